@@ -1,0 +1,1 @@
+"""Trading environments as pure functions over one shared market."""

@@ -1,0 +1,222 @@
+"""The laws of a training step: one update by hand, nothing stands still, nothing is seen twice."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from envs.single import make_single
+from envs.transforms import autoreset, vectorise
+from ztb_jax.data import synthetic
+from ztb_jax.data.market import make_costs, make_market_data
+from ztb_jax.policies.policy import make_policy
+from ztb_jax.ppo.learner import make_ppo
+from ztb_jax.ppo.loss import ppo_loss
+from ztb_jax.ppo.rollout import collect, encode_bars
+from ztb_jax.ppo.update import choose_minibatching, samples_of, shuffled
+
+L, EPISODE, ROLLOUT = 4, 32, 16
+SIZES = {"episode_bars": EPISODE, "num_accounts": 32, "rollout_bars": ROLLOUT}
+
+
+def market(num_bars=200, seed=0, lookback=L):
+    frame = synthetic.ar1(seed, num_bars)
+    returns = frame["close"].pct_change().fillna(0.0).to_numpy()
+    return make_market_data(
+        frame,
+        (returns / returns.std())[:, None],
+        costs=make_costs(fee_rate=5e-4, half_spread=0.0, slippage=0.0),
+        lookback=lookback,
+        start=lookback - 1,
+    )
+
+
+ENV = make_single(episode_bars=EPISODE)
+POLICY = make_policy(num_features=1, account_size=2, num_actions=3, lookback=L, width=8)
+DATA = market()
+
+
+def learner(**changes):
+    return make_ppo(ENV, POLICY, **{**SIZES, "sharing": 4, "num_minibatches": 2, **changes})
+
+
+@functools.cache
+def standard():
+    """(init, step), compiled once for the tests that need no learner of their own."""
+    ppo = learner()
+    return jax.jit(ppo.init), jax.jit(ppo.step)
+
+
+def played(sharing=4, data=DATA):
+    env = autoreset(vectorise(ENV, num_groups=32 // sharing, sharing=sharing))
+    params = POLICY.init(jax.random.key(0))
+    state, _ = env.reset(jax.random.key(1), data.env_params)
+    _, rollout = collect(
+        jax.random.key(2), POLICY, env, params=params, env_state=state, data=data, rollout_bars=ROLLOUT
+    )
+    return params, state, rollout
+
+
+def test_every_leaf_of_the_state_advances():
+    init, step = standard()
+    before = init(jax.random.key(0), DATA)
+    after, _ = step(before, DATA)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(before):
+        now = dict(jax.tree_util.tree_leaves_with_path(after))[path]
+        raw = jax.random.key_data if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray
+        # A window may end with this rollout or a later one: the clock's end need not move in every group.
+        if "end" in jax.tree_util.keystr(path):
+            continue
+        assert (np.asarray(raw(leaf)) != np.asarray(raw(now))).any(), jax.tree_util.keystr(path)
+
+
+def test_windows_restart_at_their_ends_and_only_there():
+    init, step = standard()
+    state = init(jax.random.key(0), DATA)
+    assert len(set(np.asarray(state.env_state.end - state.env_state.bar).tolist())) == 2, (
+        "phases are staggered"
+    )
+    for _ in range(6):
+        before, (state, _) = state.env_state, step(state, DATA)
+        ended = np.asarray(before.bar) + ROLLOUT == np.asarray(before.end)
+        moved = np.asarray(state.env_state.bar) == np.asarray(before.bar) + ROLLOUT
+        assert moved[~ended].all()
+        assert (np.asarray(state.env_state.end - state.env_state.bar)[ended] == EPISODE).all()
+
+
+def test_equal_keys_give_equal_bits_and_others_do_not():
+    init, step = standard()
+    results = [step(init(jax.random.key(seed), DATA), DATA)[0].params for seed in (0, 0, 1)]
+    jax.tree.map(np.testing.assert_array_equal, results[0], results[1])
+    assert (
+        results[0]["encoder"]["params"]["window"]["kernel"]
+        != results[2]["encoder"]["params"]["window"]["kernel"]
+    ).any()
+
+
+def test_the_step_compiles_once():
+    ppo = learner(num_updates=100)
+    step = jax.jit(ppo.step, donate_argnums=0)
+    state = jax.jit(ppo.init)(jax.random.key(0), DATA)
+    for _ in range(4):
+        state, _ = step(state, DATA)
+    assert step._cache_size() == 1
+
+
+def test_table_and_stretches_give_the_same_contexts_and_gradients():
+    params = POLICY.init(jax.random.key(0))
+    features = jax.random.normal(jax.random.key(1), (300, 1))
+    start = jnp.array([L - 1, 40, 200])
+
+    def contexts(params, features):
+        rows, at = encode_bars(POLICY, params, features, start, bars=20)
+        return rows[at], rows.shape[0]
+
+    stretches, num_rows = contexts(params, features)
+    assert num_rows == 60, "few groups: each stretch by itself"
+    whole = POLICY.encode(params, features)[start[None, :] + jnp.arange(20)[:, None]]
+    np.testing.assert_allclose(stretches, whole, atol=1e-6)
+    short = features[:50]
+    table, num_rows = encode_bars(POLICY, params, short, jnp.array([L - 1, 10, 29]), bars=20)[0], 50
+    assert table.shape[0] == num_rows, "few bars: the whole slice"
+    g1 = jax.grad(lambda p: jnp.sin(contexts(p, features)[0]).sum())(params)
+    g2 = jax.grad(
+        lambda p: jnp.sin(POLICY.encode(p, features)[start[None, :] + jnp.arange(20)[:, None]]).sum()
+    )(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), g1, g2)
+
+
+def test_the_rollout_records_what_the_policy_saw_and_said():
+    params, state, rollout = played()
+    contexts = POLICY.encode(params, DATA.features)
+    bars = rollout.start[None, :] + jnp.arange(ROLLOUT)[:, None]
+    log_probs, value = POLICY.apply(params, contexts[bars][:, :, None], rollout.account)
+    np.testing.assert_allclose(value, rollout.value, atol=1e-6)
+    picked = jnp.take_along_axis(log_probs, rollout.action[..., None], -1)[..., 0]
+    np.testing.assert_allclose(picked, rollout.log_prob, atol=1e-6)
+    np.testing.assert_array_equal(rollout.start, state.bar)
+    levels = jnp.array([-1.0, 0.0, 1.0])[rollout.action]
+    np.testing.assert_array_equal(rollout.account[1:, ..., 0], levels[:-1])
+
+
+@pytest.mark.parametrize(("sharing", "axis"), [(4, "account"), (1, "group")])
+def test_every_sample_is_used_once_in_an_epoch(sharing, axis):
+    _, _, rollout = played(sharing)
+    samples = samples_of(rollout, gamma=0.9, lam=0.9)
+    groups = 32 // sharing
+    mark = jnp.arange(ROLLOUT * 32, dtype=jnp.float32).reshape(ROLLOUT, groups, sharing)
+    cut = choose_minibatching(num_groups=groups, sharing=sharing, num_minibatches=2)
+    assert cut.axis == axis
+    starts, dealt = shuffled(jax.random.key(0), rollout.start, samples._replace(value=mark), cut)
+    assert sorted(np.asarray(dealt.value).ravel().tolist()) == list(range(ROLLOUT * 32))
+    # Each minibatch's starts still belong to its samples: the mark tells the group.
+    group = (np.asarray(dealt.value)[:, 0, :, 0].astype(int) // sharing) % groups
+    np.testing.assert_array_equal(starts, np.asarray(rollout.start)[group])
+
+
+def test_one_update_equals_the_same_steps_by_hand():
+    """One epoch of one minibatch: gradient of the loss on the dense batch, clipped, through Adam."""
+    ppo = learner(epochs=1, num_minibatches=1, sharing=4, learning_rate=1e-2, max_grad_norm=0.1)
+    before = jax.jit(ppo.init)(jax.random.key(3), DATA)
+    after, metrics = jax.jit(ppo.step)(before, DATA)
+    env = autoreset(vectorise(ENV, num_groups=8, sharing=4))
+    rollout_key = jax.random.split(before.key, 3)[1]
+    _, rollout = collect(
+        rollout_key,
+        POLICY,
+        env,
+        params=before.params,
+        env_state=before.env_state,
+        data=DATA,
+        rollout_bars=ROLLOUT,
+    )
+    samples = samples_of(rollout, gamma=0.95, lam=0.9)
+    bars = rollout.start[None, :, None] + jnp.arange(ROLLOUT)[:, None, None] + jnp.zeros((1, 1, 4), jnp.int32)
+
+    def loss(params):
+        log_probs, value = POLICY.apply(params, POLICY.encode(params, DATA.features)[bars], samples.account)
+        advantage = (samples.advantage - samples.advantage.mean()) / (samples.advantage.std() + 1e-8)
+        return ppo_loss(
+            log_probs,
+            value,
+            samples._replace(advantage=advantage),
+            clip=0.2,
+            value_clip=None,
+            value_weight=0.5,
+            entropy_weight=0.01,
+        )[0]
+
+    grads = jax.grad(loss)(before.params)
+    norm = optax.tree.norm(grads)
+    assert float(norm) > 0.1, "the clip must bite for this test to see it"
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
+
+    def adam(param, grad):
+        grad = grad * 0.1 / norm
+        # The first step of Adam: both moments are the gradient's, corrected for their start at zero.
+        return param - 1e-2 * grad / (jnp.sqrt(jnp.square(grad)) + 1e-5)
+
+    expected = jax.tree.map(adam, before.params, grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), after.params, expected)
+
+
+def test_schedules_fall_to_zero():
+    ppo = learner(num_updates=3)
+    step = jax.jit(ppo.step)
+    state = jax.jit(ppo.init)(jax.random.key(0), DATA)
+    for _ in range(3):
+        state, _ = step(state, DATA)
+    still, _ = step(state, DATA)
+    jax.tree.map(np.testing.assert_array_equal, still.params, state.params)
+
+
+def test_refuses_sizes_that_do_not_divide():
+    with pytest.raises(ValueError, match=r"num_accounts .*; episode_bars"):
+        learner(num_accounts=30, episode_bars=33)
+    with pytest.raises(ValueError, match="minibatches divide neither"):
+        learner(num_minibatches=3)
+    with pytest.raises(ValueError, match="sharing must be at least 1"):
+        learner(sharing=0)

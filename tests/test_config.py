@@ -1,0 +1,124 @@
+"""Configuration: every source, precedence, and every mistake told at once with its place."""
+
+import dataclasses
+import inspect
+import json
+
+import pytest
+
+from ztb_jax.config import Config, as_dict, flat, resolve
+from ztb_jax.errors import ConfigError
+from ztb_jax.ppo.learner import make_ppo
+
+
+def findings(tmp_path=None, text=None, environ=None, flags=None):
+    file = None
+    if text is not None:
+        file = tmp_path / "run.yaml"
+        file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        resolve(file=file, environ=environ or {}, flags=flags or {})
+    return caught.value.findings
+
+
+def test_defaults_are_consistent():
+    assert resolve(environ={}) == Config()
+    assert json.loads(json.dumps(as_dict(Config())))["ppo"]["num_accounts"] == 1024
+
+
+def test_flag_beats_variable_beats_file_beats_default(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("ppo: {gamma: 0.5, lam: 0.5, clip: 0.5}\n")
+    config = resolve(
+        file=file,
+        environ={"ZTB_PPO__LAM": "0.6", "ZTB_PPO__CLIP": "0.6", "HOME": "/"},
+        flags={"ppo.clip": 0.7},
+    )
+    assert (config.ppo.gamma, config.ppo.lam, config.ppo.clip) == (0.5, 0.6, 0.7)
+    assert config.ppo.epochs == Config().ppo.epochs
+
+
+def test_yaml_reads_exponents_that_yaml_takes_for_text(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("ppo: {learning_rate: 3e-4}\nrun: {patience_windows: 5}\n")
+    config = resolve(file=file, environ={})
+    assert config.ppo.learning_rate == 3e-4
+    assert config.run.patience_windows == 5
+
+
+def test_all_mistakes_of_a_file_are_told_at_once_with_suggestions(tmp_path):
+    text = "ppo: {num_acounts: 5, epochs: -1, gamma: high}\nenvs: {}\ndata: 3\n"
+    told = "\n".join(findings(tmp_path, text))
+    for words in (
+        "ppo.num_acounts: unknown key; did you mean num_accounts?",
+        "ppo.epochs",
+        "got -1",
+        "got 'high'",
+    ):
+        assert words in told
+    assert "envs: unknown key; did you mean env?" in told
+    assert "data: must be a section with keys symbol" in told
+    assert "run.yaml" in told
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"ZTB_PPO__GAMA": "1"}, "ZTB_PPO__GAMA is not known; did you mean ZTB_PPO__GAMMA?"),
+        (
+            {"ZTB_PPO__GAMMA": "2"},
+            "environment variable ZTB_PPO__GAMMA: input should be less than or equal to 1",
+        ),
+        ({"ZTB_SEED": "-1"}, "environment variable ZTB_SEED"),
+        ({"ZTB_ENV__FEE_RATE": "nan"}, "environment variable ZTB_ENV__FEE_RATE"),
+    ],
+)
+def test_a_wrong_variable_is_named(environ, words):
+    assert any(words in line for line in findings(environ=environ)), findings(environ=environ)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"ppo.num_accounts": 0}, "flag --ppo.num_accounts"),
+        ({"ppo.num_accounts": 1001}, "take 1008"),
+        ({"env.episode_bars": 100}, "take 128"),
+        ({"ppo.num_minibatches": 3}, "divides neither"),
+        ({"data.train": 0.7}, "add up to 1.1"),
+        ({"env.levels": [1.0]}, "at least two levels"),
+        ({"env.levels": [1.0, 1.0, 0.0]}, "none twice"),
+        ({"run.total_env_steps": -5}, "got -5"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_with_a_remedy(flags, words):
+    assert any(words in line for line in findings(flags=flags)), findings(flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("a: [", "not valid YAML"), ("- 1", "must be a mapping"), ("\x00", "not valid YAML")],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, words):
+    assert words in findings(tmp_path, text)[0]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read the configuration file"):
+        resolve(file=tmp_path / "absent.yaml", environ={})
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    (tmp_path / "empty.yaml").write_text("")
+    assert resolve(file=tmp_path / "empty.yaml", environ={}) == Config()
+
+
+def test_a_resolved_configuration_resolves_to_itself():
+    config = resolve(environ={}, flags={"ppo.gamma": 0.9, "env.levels": (0.0, 1.0), "run.id": "x"})
+    assert resolve(environ={}, flags=flat(config)) == config
+
+
+def test_the_learner_has_the_same_defaults_as_the_configuration():
+    parameters = inspect.signature(make_ppo).parameters
+    for field in dataclasses.fields(Config().ppo):
+        if parameters[field.name].default is not inspect.Parameter.empty:
+            assert parameters[field.name].default == getattr(Config().ppo, field.name), field.name

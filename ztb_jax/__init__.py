@@ -1,0 +1,1 @@
+"""A JAX reinforcement-learning trainer for trading."""

@@ -1,0 +1,1 @@
+"""The `ztb` command line over the same functions that a researcher imports."""

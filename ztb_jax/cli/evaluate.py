@@ -1,0 +1,35 @@
+"""`ztb evaluate RUN`: judge a saved policy again."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from ztb_jax.runs import directory
+from ztb_jax.training.progress import Reporter
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge a run's saved policy, and write its evaluation.json and report.html anew."""
+
+    run: tyro.conf.Positional[Path]
+    """The run directory."""
+    slice: Literal["test", "validation", "train"] = "test"
+    """Which slice; only the test slice was kept from every choice."""
+
+
+def main(arguments: list[str]) -> int:
+    """Evaluate; the last line on standard output is the report."""
+    command = tyro.cli(Evaluate, args=arguments, prog="ztb evaluate")
+    run = directory.find(command.run)
+    with Reporter() as reporter:
+        reporter.phase("loading", "jax")
+        from ztb_jax.training import evaluate
+
+        result = evaluate.judge(run, reporter, slice_name=command.slice)
+    evaluate.print_result(result)
+    sys.stdout.write(f"{run.report}\n")
+    return 0

@@ -1,0 +1,67 @@
+"""`ztb <command>`: the same functions from a shell. Commands import what they need when they run."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from ztb_jax.errors import UserError
+
+USAGE = """usage: {prog} COMMAND [OPTION ...]
+
+  train              train, choose and judge a policy; prints the run directory last
+  evaluate RUN       judge a run's saved policy again
+  data load|list|check   import price data, see what there is, or check a file
+
+`{prog} COMMAND --help` shows a command's options.
+"""
+
+
+def main() -> None:
+    """Entry point of the `ztb` script."""
+    sys.exit(run(sys.argv[1:], prog="ztb"))
+
+
+def run(arguments: Sequence[str], *, prog: str) -> int:
+    """Run one command; the exit status is 0, 1 for a failed run, 2 for a user's mistake, 130 if stopped.
+
+    Args:
+      arguments: the command and its options.
+      prog: the program's name in messages.
+    """
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(USAGE.format(prog=prog))
+        return 0 if arguments else 2
+    command = _commands().get(arguments[0])
+    if command is None:
+        known = ", ".join(_commands())
+        sys.stderr.write(f"{prog}: no command {arguments[0]!r}; there are: {known}\n")
+        return 2
+    try:
+        return command(list(arguments[1:]))
+    except UserError as error:
+        sys.stderr.write("".join(f"{prog}: {finding}\n" for finding in error.findings))
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{prog}: interrupted\n")
+        return 130
+
+
+def _commands() -> dict[str, Callable[[list[str]], int]]:
+    return {"train": _train, "evaluate": _evaluate, "data": _data}
+
+
+def _train(arguments: list[str]) -> int:
+    from ztb_jax.cli import train
+
+    return train.main(arguments)
+
+
+def _evaluate(arguments: list[str]) -> int:
+    from ztb_jax.cli import evaluate
+
+    return evaluate.main(arguments)
+
+
+def _data(arguments: list[str]) -> int:
+    from ztb_jax.cli import data
+
+    return data.main(arguments)

@@ -1,0 +1,52 @@
+"""`ztb train`: configuration from a file, the environment and flags; then the main job."""
+
+import argparse
+import sys
+from typing import Any
+
+import tyro
+
+from ztb_jax.config import Config, flat, layered, resolve
+from ztb_jax.training.progress import Reporter
+
+STATUS = {"completed": 0, "failed": 1, "cancelled": 130}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the main job; its last line on standard output is the run directory."""
+    config = parse(arguments)
+    with Reporter() as reporter:
+        reporter.phase("loading", "jax")
+        from ztb_jax.training import evaluate, job
+
+        run, metadata = job.train(config, reporter)
+    if reporter.result is not None:
+        evaluate.print_result(reporter.result)
+    if metadata["error"] is not None:
+        sys.stderr.write(f"ztb train: {metadata['error']}\n")
+    sys.stdout.write(f"{run.path}\n")
+    return STATUS[metadata["status"]]
+
+
+def parse(arguments: list[str]) -> Config:
+    """The configuration that `--config FILE`, the environment and the flags in `arguments` make.
+
+    Raises:
+      ConfigError: see `ztb_jax.config.resolve`.
+      SystemExit: a flag does not parse (2), or help was asked for (0); the message is printed.
+    """
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    files.add_argument("--config", default=None)
+    known, rest = files.parse_known_args(arguments)
+    base = layered(file=known.config)
+    flagged = tyro.cli(
+        Config,
+        args=rest,
+        default=base,
+        prog="ztb train",
+        description="Train, choose and judge a policy. `--config FILE` reads YAML first; then "
+        "ZTB_SECTION__KEY variables; then these flags.",
+    )
+    before = flat(base)
+    flags: dict[str, Any] = {key: value for key, value in flat(flagged).items() if value != before[key]}
+    return resolve(file=known.config, flags=flags)

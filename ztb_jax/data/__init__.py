@@ -1,0 +1,1 @@
+"""Price data: import, cache, validation, synthetic markets and slices."""

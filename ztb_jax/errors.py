@@ -1,0 +1,26 @@
+"""The errors a user can mend: each names the cause, the place and the remedy."""
+
+from collections.abc import Sequence
+
+
+class UserError(Exception):
+    """A mistake in what the user gave; the command line prints it and exits with status 2.
+
+    All findings are reported at once, one line each.
+    """
+
+    def __init__(self, findings: str | Sequence[str]):
+        self.findings = [findings] if isinstance(findings, str) else list(findings)
+        super().__init__("\n".join(self.findings))
+
+
+class ConfigError(UserError):
+    """A configuration key or value that cannot be used."""
+
+
+class DataError(UserError):
+    """Price data that is missing, malformed or too short."""
+
+
+class RunError(UserError):
+    """A run directory that cannot be created, read or continued."""

@@ -1,0 +1,1 @@
+"""Judging a policy: metrics, the best attainable result, the verdict and the report page."""

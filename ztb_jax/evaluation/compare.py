@@ -1,0 +1,125 @@
+"""A policy beside its baselines on one slice: same bars, same simulator, same costs.
+
+Axes: N steps, N + 1 closing marks.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ztb_jax.data.market import MarketData
+from ztb_jax.evaluation import metrics, oracle
+from ztb_jax.evaluation.backtest import Trace, make_path_backtest
+
+RANDOM_ACCOUNTS = 101
+# Beyond this log growth a float64 equity overflows: such a curve cannot be drawn, nor means anything.
+LARGEST_LOG_GROWTH = 600.0
+
+
+class Account(NamedTuple):
+    """A trace in units of the starting equity, float64.
+
+    Attributes:
+      equity: [N+1] at the closes, 1 first.
+      value: [N+1] signed holding at the closes.
+      held: [N] signed holding at the open, before the fill.
+      traded: [N] signed value traded at the open.
+      costs: [N] paid for it.
+      exposure: [N] signed holding over equity at the closes.
+      ruined: whether the account was closed.
+    """
+
+    equity: np.ndarray
+    value: np.ndarray
+    held: np.ndarray
+    traded: np.ndarray
+    costs: np.ndarray
+    exposure: np.ndarray
+    ruined: bool
+
+
+def account_of(trace: Trace, gap: np.ndarray) -> Account:
+    """The account that `trace` describes.
+
+    Args:
+      trace: of N steps.
+      gap: [N] simple return from each close to the next open.
+    """
+    gain, exposure, traded, cost = (
+        np.asarray(x, np.float64) for x in (trace.gain, trace.exposure, trace.traded, trace.cost)
+    )
+    equity = np.concatenate([[1.0], np.cumprod(1.0 + gain)])
+    value = np.concatenate([[0.0], exposure]) * equity
+    return Account(
+        equity=equity,
+        value=value,
+        held=value[:-1] * (1.0 + gap),
+        traded=traded * equity[:-1],
+        costs=cost * equity[:-1],
+        exposure=exposure,
+        ruined=bool(np.asarray(trace.ruined)[-1]),
+    )
+
+
+def summarise(account: Account, bars_per_year: float) -> dict[str, float | None]:
+    """Every metric of `account`."""
+    return metrics.summarise(
+        equity=account.equity,
+        value=account.value,
+        held=account.held,
+        traded=account.traded,
+        costs=account.costs,
+        bars_per_year=bars_per_year,
+        ruined=account.ruined,
+    )
+
+
+def bars_of(data: MarketData) -> tuple[np.ndarray, np.ndarray]:
+    """Gap [N] and body [N] float64 of the bars that the N steps of a slice move to."""
+    params = data.env_params
+    first, stop = int(params.first), int(params.stop)
+    gap, body = (np.asarray(x, np.float64)[first + 1 : stop] for x in (params.market.gap, params.market.body))
+    return gap, body
+
+
+def play_baselines(data: MarketData, *, levels: Sequence[float], seed: int) -> dict[str, Trace]:
+    """Traces of buy-and-hold, flat, random and the hindsight optimum.
+
+    Buy-and-hold takes level 1 at the first open and keeps it. Random draws a level for every bar; of
+    `RANDOM_ACCOUNTS` such accounts the one of median growth stands for them. Hindsight is the best path of
+    levels for one who knows every price, found at constant exposure and then played in the simulator; it is
+    left out where its equity would overflow.
+
+    Args:
+      data: the slice.
+      levels: the environment's.
+      seed: of the random accounts.
+    """
+    gap, body = bars_of(data)
+    backtest = make_path_backtest()
+    costs = data.env_params.costs
+    one_way = float(costs.fee_rate + costs.half_spread + costs.slippage)
+
+    def play(path: np.ndarray) -> Trace:
+        return jax.device_get(backtest(jnp.asarray(path, jnp.float32), data.env_params))
+
+    drawn = np.random.default_rng(seed).choice(np.asarray(levels), size=(RANDOM_ACCOUNTS, gap.size))
+    growth = [np.log1p(play(path).gain.astype(np.float64)).sum() for path in drawn]
+    median = int(np.argsort(growth, kind="stable")[RANDOM_ACCOUNTS // 2])
+    traces = {
+        "buy_and_hold": play(np.ones(gap.size)),
+        "flat": play(np.zeros(gap.size)),
+        "random": play(drawn[median]),
+    }
+    best = play(oracle.hindsight(gap, body, levels=tuple(levels), cost=one_way).path)
+    if np.log1p(best.gain.astype(np.float64)).sum() < LARGEST_LOG_GROWTH:
+        traces["hindsight"] = best
+    return traces
+
+
+def log_growth(trace: Any) -> float:
+    """Mean log growth of equity per bar of a trace, net of costs: what validation chooses by."""
+    return float(np.log1p(np.asarray(trace.gain, np.float64)).mean())

@@ -1,0 +1,314 @@
+"""The report of one run as a self-contained HTML page: no network, no script, light and dark, printable.
+
+Axes: T bars of the scored slice, T + 1 closing marks, W windows of training. Imports without jax.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ztb_jax.evaluation import figures
+from ztb_jax.evaluation.metrics import drawdown
+from ztb_jax.evaluation.verdict import verdict_sentence
+
+LISTED_TRADES = 10
+UNDEFINED = "–"
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+class Strategy(NamedTuple):
+    """One account over the scored slice.
+
+    Attributes:
+      equity: [T+1] at the closes, any unit; drawn relative to its first value, which must be positive.
+      exposure: [T] signed fraction of equity held after each decision.
+      metrics: what `metrics.summarise` returned for it.
+    """
+
+    equity: np.ndarray
+    exposure: np.ndarray
+    metrics: Mapping[str, float | None]
+
+
+class Trade(NamedTuple):
+    """One fill of the policy.
+
+    Attributes:
+      stamp: when it was filled.
+      side: "buy" or "sell".
+      size: value traded as a fraction of equity, positive.
+      price: fill price, quote currency.
+      cost: spread, slippage and fee as a fraction of equity, positive.
+    """
+
+    stamp: np.datetime64
+    side: str
+    size: float
+    price: float
+    cost: float
+
+
+class Slice(NamedTuple):
+    """One chronological part of the data: its name, first and last stamp, and number of bars."""
+
+    name: str
+    start: np.datetime64
+    end: np.datetime64
+    bars: int
+
+
+class LearningCurve(NamedTuple):
+    """How training went.
+
+    Attributes:
+      windows: [W] window numbers.
+      train_reward: [W] mean train reward, NaN where there is none.
+      validation_score: [W] the score that chose the policy, NaN where it was not computed.
+      chosen: the number of the window whose policy is reported, or None.
+    """
+
+    windows: np.ndarray
+    train_reward: np.ndarray
+    validation_score: np.ndarray
+    chosen: int | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows; nothing is computed from prices here but what is drawn.
+
+    Attributes:
+      run_id: name of the run.
+      symbol: the instrument.
+      timeframe: its bar length as the user wrote it.
+      slice_name: the slice that was scored.
+      bars_per_year: from the instrument's own calendar.
+      stamps: [T+1] datetime64 of the closing marks.
+      price: [T+1] closing price at them, quote currency.
+      strategies: "policy" and "buy_and_hold", and any of "flat", "random", "hindsight", by name.
+      trades: every fill of the policy, in order; the page lists the first and the last ten.
+      learning: the learning curve, or None when nothing was trained here.
+      slices: train, validation and test, in order.
+      data: further facts about the data (source, content hash, number of bars), label to value.
+      config: the resolved configuration, nested mappings and plain values.
+      environment: versions, device and commit, label to value.
+      notes: sentences that stand under the verdict.
+    """
+
+    run_id: str
+    symbol: str
+    timeframe: str
+    slice_name: str
+    bars_per_year: float
+    stamps: np.ndarray
+    price: np.ndarray
+    strategies: Mapping[str, Strategy]
+    trades: Sequence[Trade] = ()
+    learning: LearningCurve | None = None
+    slices: Sequence[Slice] = ()
+    data: Mapping[str, object] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
+    environment: Mapping[str, object] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def render(report: Report) -> str:
+    """The page as HTML text. The same report gives the same text, byte for byte.
+
+    Raises:
+      ValueError: a series is not finite or has the wrong length, or the policy or buy-and-hold is missing.
+    """
+    _check(report)
+    names = sorted(report.strategies, key=_rank)
+    metrics = {name: report.strategies[name].metrics for name in names}
+    trades = report.trades
+    cut = len(trades) > 2 * LISTED_TRADES
+    return _template().render(
+        report=report,
+        verdict=verdict_sentence(metrics, slice_name=report.slice_name).replace(" %", "\N{NBSP}%"),
+        span=(_stamp(report.stamps[0]), _stamp(report.stamps[-1])),
+        num_bars=f"{report.stamps.size - 1:,}",
+        columns=[(name, *COLUMNS.get(name, (name, ""))) for name in names],
+        rows=_metric_rows(metrics),
+        figures=_figures(report, names),
+        ends=_ends(report, names),
+        trades=[_trade_row(t) for t in (trades[:LISTED_TRADES] if cut else trades)],
+        last_trades=[_trade_row(t) for t in trades[-LISTED_TRADES:]] if cut else [],
+        num_trades=f"{len(trades):,}",
+        num_hidden=f"{len(trades) - 2 * LISTED_TRADES:,}",
+        slices=[(s.name, _stamp(s.start), _stamp(s.end), f"{s.bars:,}") for s in report.slices],
+        data=_flatten(report.data),
+        config=_flatten(report.config),
+        environment=_flatten(report.environment),
+    )
+
+
+def _percent(number: float) -> str:
+    return _times(number) if abs(number) >= 100.0 else f"{100.0 * number:z,.1f}\N{NBSP}%".replace("-", "−")
+
+
+def _signed(number: float) -> str:
+    text = _percent(number)
+    return f"+{text}" if number > 0.0 and text.strip("0.%\N{NBSP}") else text
+
+
+def _growth(number: float) -> str:
+    """A return with its sign; as a multiple of the start when it is beyond reading as a percentage."""
+    return _times(1.0 + number) if number >= 100.0 else _signed(number)
+
+
+def _price(number: float) -> str:
+    """Six significant digits with every decimal shown, so that a column of prices lines up."""
+    decimals = 5 - math.floor(math.log10(abs(number))) if number else 2
+    return f"{number:,.{min(max(decimals, 0), 10)}f}".replace("-", "−")
+
+
+def _times(number: float) -> str:
+    if abs(number) >= 1e6:
+        mantissa, exponent = f"{number:.1e}".split("e")
+        return f"×{mantissa}·10{str(int(exponent)).translate(SUPERSCRIPT)}"
+    return f"×{number:,.4g}" if abs(number) < 1e4 else f"×{number:,.0f}"
+
+
+def _decimal(number: float) -> str:
+    return f"{number:z,.2f}".replace("-", "−")
+
+
+COLUMNS = {
+    "policy": ("Policy", ""),
+    "buy_and_hold": ("Buy-and-hold", ""),
+    "flat": ("Flat", ""),
+    "random": ("Random", ""),
+    "hindsight": ("Hindsight optimum", "not attainable, needs tomorrow’s prices"),
+}
+METRICS = {
+    "total_return": ("Total return", _growth),
+    "annual_return": ("Annual return", _growth),
+    "volatility": ("Volatility, annual", _percent),
+    "sharpe": ("Sharpe ratio, annual", _decimal),
+    "max_drawdown": ("Maximum drawdown", _percent),
+    "exposure": ("Average exposure", _percent),
+    "net_exposure": ("Average net exposure", _signed),
+    "turnover": ("Turnover a year, × equity", _decimal),
+    "num_trades": ("Trades", lambda number: f"{number:,.0f}"),
+    "win_rate": ("Winning round trips", _percent),
+    "fees_paid": ("Costs paid, of starting equity", _percent),
+}
+
+
+def _metric_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, list[str]]]:
+    rows = []
+    for key, (label, text) in METRICS.items():
+        numbers = [values.get(key) for values in metrics.values()]
+        if any(number is not None for number in numbers):
+            rows.append((label, [UNDEFINED if number is None else text(number) for number in numbers]))
+    if any(values.get("ruined") for values in metrics.values()):
+        rows.append(("Ruined", ["yes" if values.get("ruined") else "no" for values in metrics.values()]))
+    return rows
+
+
+def _figures(report: Report, names: Sequence[str]) -> dict[str, dict[str, Markup]]:
+    stamps = np.asarray(report.stamps, "datetime64[s]")
+    curves = {name: _relative(report.strategies[name]) for name in names}
+    falls = {name: drawdown(curves[name]) for name in ("buy_and_hold", "policy")}
+    drawn = {
+        "equity": figures.equity_figure(stamps, curves, falls),
+        "position": figures.position_figure(
+            stamps,
+            np.asarray(report.price, np.float64),
+            np.asarray(report.strategies["policy"].exposure, np.float64),
+        ),
+    }
+    if report.learning is not None and len(report.learning.windows):
+        curve = report.learning
+        drawn["learning"] = figures.learning_figure(
+            np.asarray(curve.windows),
+            np.asarray(curve.train_reward, np.float64),
+            np.asarray(curve.validation_score, np.float64),
+            curve.chosen,
+        )
+    # The SVG holds numbers and dates only, so it is markup by construction.
+    return {name: {k: Markup(v) for k, v in sizes._asdict().items()} for name, sizes in drawn.items()}
+
+
+def _ends(report: Report, names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(name, label, final equity) of each strategy for the legend, saying which curve leaves the chart."""
+    curves = {name: _relative(report.strategies[name]) for name in names}
+    _, high, _ = figures.equity_limits(curves)
+    ends = []
+    for name, curve in curves.items():
+        off = " (off the chart)" if curve[-1] > high else ""
+        ends.append((name, COLUMNS.get(name, (name,))[0], f"{_times(float(curve[-1]))}{off}"))
+    return ends
+
+
+def _trade_row(trade: Trade) -> tuple[str, str, str, str, str]:
+    return (
+        _stamp(trade.stamp),
+        trade.side,
+        _percent(trade.size),
+        _price(trade.price),
+        f"{1e4 * trade.cost:,.1f}\N{NBSP}bp",
+    )
+
+
+def _relative(strategy: Strategy) -> np.ndarray:
+    equity = np.asarray(strategy.equity, np.float64)
+    return equity / equity[0]
+
+
+def _flatten(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    """(dotted key, text) of every leaf of nested mappings, in their order."""
+    rows = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            rows.extend(_flatten(value, f"{prefix}{key}."))
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            rows.append((f"{prefix}{key}", ", ".join(map(str, value))))
+        else:
+            rows.append((f"{prefix}{key}", UNDEFINED if value is None else str(value)))
+    return rows
+
+
+def _stamp(stamp: np.datetime64) -> str:
+    minute = np.datetime_as_string(stamp, unit="m", casting="unsafe")
+    return str(minute).removesuffix("T00:00").replace("T", " ")
+
+
+def _rank(name: str) -> int:
+    order = list(COLUMNS)
+    return order.index(name) if name in order else len(order)
+
+
+def _check(report: Report) -> None:
+    missing = [name for name in ("policy", "buy_and_hold") if name not in report.strategies]
+    if missing:
+        raise ValueError(f"strategies lack {' and '.join(missing)}: the report compares the two.")
+    marks = np.size(report.stamps)
+    if marks < 2:
+        raise ValueError(f"stamps has {marks} marks: a report needs at least one bar, two marks.")
+    series: dict[str, tuple[np.ndarray, int]] = {"price": (report.price, marks)}
+    for name, strategy in report.strategies.items():
+        series[f"equity of {name}"] = (strategy.equity, marks)
+        series[f"exposure of {name}"] = (strategy.exposure, marks - 1)
+    for label, (values, size) in series.items():
+        if np.shape(values) != (size,):
+            raise ValueError(f"{label} has shape {np.shape(values)}: {marks} stamps call for ({size},).")
+        if not np.all(np.isfinite(values)):
+            raise ValueError(f"{label} has values that are not finite: a report cannot draw them.")
+
+
+def _template():
+    pages = Environment(
+        loader=PackageLoader("ztb_jax.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return pages.get_template("report.html.j2")

@@ -1,0 +1,1 @@
+"""Causal features of price bars: rolling statistics, indicators, scaling and the named recipes."""

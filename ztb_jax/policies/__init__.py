@@ -1,0 +1,1 @@
+"""Policies: a market encoding once per bar, and a small network per account."""

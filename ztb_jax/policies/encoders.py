@@ -1,0 +1,33 @@
+"""Market encoders: features [T, F] -> context [T, D], once per bar whatever the number of accounts."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def windows(features: jax.Array, lookback: int) -> jax.Array:
+    """[T, lookback * F]: each row and the `lookback - 1` before it, oldest first; absent rows are zero."""
+    num_bars = features.shape[0]
+    padded = jnp.pad(features, ((lookback - 1, 0), (0, 0)))
+    return jnp.concatenate([padded[lag : lag + num_bars] for lag in range(lookback)], axis=1)
+
+
+class CausalWindow(nn.Module):
+    """The market's share of the first layer of an MLP over the last `lookback` bars: a causal convolution.
+
+    It is linear: the account's share is added, and the nonlinearity applied, in the head. Together they equal
+    a dense layer on the window and the account. Row t is meaningful from t = lookback - 1 on.
+
+    Attributes:
+      width: D.
+      lookback: bars in the window.
+    """
+
+    width: int
+    lookback: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Features [T, F] -> context [T, D]."""
+        dense = nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(jnp.sqrt(2.0)), name="window")
+        return dense(windows(features, self.lookback))

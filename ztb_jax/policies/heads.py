@@ -1,0 +1,63 @@
+"""From context and account to action logits and a value."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+ROOT_TWO = 2.0**0.5
+
+
+def _output_init(num_actions: int):
+    """Orthogonal columns: small for the logits, so that a new policy is uniform; unit for the value."""
+
+    def init(key, shape, dtype=jnp.float32):
+        logits_key, value_key = jax.random.split(key)
+        logits = nn.initializers.orthogonal(0.01)(logits_key, (shape[0], num_actions), dtype)
+        value = nn.initializers.orthogonal(1.0)(value_key, (shape[0], shape[1] - num_actions), dtype)
+        return jnp.concatenate([logits, value], axis=1)
+
+    return init
+
+
+class ActorCritic(nn.Module):
+    """Two tanh layers of `width`, the first completing the encoder's linear part, for actor and critic.
+
+    With a shared torso context is [..., width] and one network serves both; with separate ones it is
+    [..., 2 * width], the actor's half first.
+
+    Attributes:
+      width: units of a layer.
+      num_actions: logits.
+      shared: whether actor and critic share the torso.
+    """
+
+    width: int
+    num_actions: int
+    shared: bool
+
+    @nn.compact
+    def __call__(self, context: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Context [..., D], account [..., K] -> logits [..., num_actions], value [...]."""
+        account_part = nn.Dense(
+            context.shape[-1],
+            use_bias=False,
+            kernel_init=nn.initializers.orthogonal(ROOT_TWO),
+            name="account",
+        )
+        first = jnp.tanh(context + account_part(account))
+        if self.shared:
+            return self._outputs(self._hidden(first, "torso"), "outputs")
+        actor, critic = jnp.split(first, 2, axis=-1)
+        logits = nn.Dense(self.num_actions, kernel_init=nn.initializers.orthogonal(0.01), name="logits")
+        value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0), name="value")
+        return logits(self._hidden(actor, "actor")), value(self._hidden(critic, "critic"))[..., 0]
+
+    def _hidden(self, x: jax.Array, name: str) -> jax.Array:
+        dense = nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name=name)
+        return jnp.tanh(dense(x))
+
+    def _outputs(self, x: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
+        # One product of four columns instead of one of three and one of one: half the time on a CPU.
+        dense = nn.Dense(self.num_actions + 1, kernel_init=_output_init(self.num_actions), name=name)
+        both = dense(x)
+        return both[..., :-1], both[..., -1]

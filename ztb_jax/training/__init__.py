@@ -1,0 +1,1 @@
+"""Training jobs: `python -m ztb_jax.training` and its siblings."""

@@ -1,0 +1,224 @@
+"""`python -m ztb_jax.training.evaluate RUN`: judge a run's saved policy on a slice, and write the report."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from ztb_jax import build
+from ztb_jax.config import Config, as_dict, resolve
+from ztb_jax.data.cache import default_cache_dir
+from ztb_jax.data.frame import content_hash
+from ztb_jax.data.load import load_bars
+from ztb_jax.errors import RunError
+from ztb_jax.evaluation import compare, report
+from ztb_jax.evaluation.backtest import Trace, make_policy_backtest
+from ztb_jax.evaluation.verdict import verdict_sentence
+from ztb_jax.features import recipe
+from ztb_jax.runs import checkpoint, directory
+from ztb_jax.training.progress import Reporter
+
+SLICES = ("train", "validation", "test")
+
+
+def load_frame(config: Config) -> pd.DataFrame:
+    """The bars that a configuration names."""
+    data = config.data
+    cache_dir = default_cache_dir() if data.cache_dir is None else data.cache_dir
+    return load_bars(
+        data.symbol,
+        data.timeframe,
+        cache_dir=Path(cache_dir).expanduser(),
+        start=data.start,
+        end=data.end,
+        synthetic_bars=data.synthetic_bars,
+        seed=config.seed,
+    )
+
+
+def backtest_of(config: Config, prepared: build.Prepared, name: str):
+    """(params) -> Trace of the deterministic policy on the slice `name`."""
+    data = prepared.slices[name]
+    start, stop = getattr(prepared.split, name)
+    policy = build.make_network(config, num_features=prepared.num_features)
+    run = make_policy_backtest(policy, config.env.levels, num_steps=stop - 1 - start)
+    return lambda params: jax.device_get(run(params, data))
+
+
+def judge(run: directory.RunDirectory, reporter: Reporter, *, slice_name: str = "test") -> dict[str, Any]:
+    """Evaluate the saved policy of `run` and write `evaluation.json` and `report.html`.
+
+    Args:
+      run: the run.
+      reporter: told the phases.
+      slice_name: "test", or another slice to look at; only the test slice was kept from every choice.
+
+    Returns:
+      What `evaluation.json` holds.
+
+    Raises:
+      RunError: the run has no checkpoint, or its data have changed.
+    """
+    config = resolve(environ={}, flags=_leaves(directory.read_json(run.config)))
+    reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
+    frame = load_frame(config)
+    known = directory.read_json(run.metadata)["data"]["content_hash"]
+    if content_hash(frame) != known:
+        raise RunError(
+            f"the bars of {config.data.symbol} {config.data.timeframe} are not those that {run.path} was "
+            "trained on: import that version of the file again, or train again"
+        )
+    reporter.phase("indicators", config.features.recipe)
+    prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
+    return judge_prepared(run, reporter, config, prepared, slice_name=slice_name)
+
+
+def judge_prepared(
+    run: directory.RunDirectory,
+    reporter: Reporter,
+    config: Config,
+    prepared: build.Prepared,
+    *,
+    slice_name: str = "test",
+) -> dict[str, Any]:
+    """`judge` for a market that is at hand."""
+    reporter.phase("evaluate", f"{slice_name} slice, net of costs, beside the baselines")
+    network = build.make_network(config, num_features=prepared.num_features)
+    like = jax.eval_shape(network.init, jax.random.key(0))
+    params, counters = checkpoint.load_best(run.checkpoints, like)
+    data = prepared.slices[slice_name]
+    traces = {"policy": backtest_of(config, prepared, slice_name)(params)}
+    traces |= compare.play_baselines(data, levels=config.env.levels, seed=config.seed)
+    gap, _ = compare.bars_of(data)
+    accounts = {name: compare.account_of(trace, gap) for name, trace in traces.items()}
+    metrics = {name: compare.summarise(account, prepared.bars_per_year) for name, account in accounts.items()}
+    start, stop = getattr(prepared.split, slice_name)
+    stamps = pd.DatetimeIndex(prepared.frame.index)
+    result = {
+        "run_id": run.id,
+        "symbol": config.data.symbol,
+        "timeframe": config.data.timeframe,
+        "slice": slice_name,
+        "first_bar": str(stamps[start]),
+        "last_bar": str(stamps[stop - 1]),
+        "bars": stop - 1 - start,
+        "bars_per_year": prepared.bars_per_year,
+        "chosen_window": counters["best_window"],
+        "beats_buy_and_hold": bool(accounts["policy"].equity[-1] > accounts["buy_and_hold"].equity[-1]),
+        "verdict": verdict_sentence(metrics, slice_name=slice_name),
+        "strategies": metrics,
+    }
+    strategies = {
+        name: report.Strategy(account.equity, account.exposure, metrics[name])
+        for name, account in accounts.items()
+    }
+    page = dataclasses.replace(
+        _page(run, config, prepared, slice_name=slice_name),
+        strategies=strategies,
+        trades=_trades(config, prepared, (start, stop), accounts["policy"], traces["policy"]),
+    )
+    directory.write_json(run.evaluation, result)
+    directory.write_text(run.report, report.render(page))
+    return result
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """The verdict and the table, for a person, on standard output."""
+    strategies = result["strategies"]
+    names = list(strategies)
+    rows = (
+        ("total return", "total_return", "{:+.1%}"),
+        ("annual return", "annual_return", "{:+.1%}"),
+        ("Sharpe ratio", "sharpe", "{:.2f}"),
+        ("max drawdown", "max_drawdown", "{:.1%}"),
+        ("turnover a year", "turnover", "{:.1f}"),
+        ("trades", "num_trades", "{:.0f}"),
+        ("costs paid", "fees_paid", "{:.1%}"),
+    )
+    lines = [
+        "",
+        f"{result['symbol']} {result['timeframe']}, {result['slice']} slice {result['first_bar']} to "
+        f"{result['last_bar']}, {result['bars']} bars, net of costs",
+        " " * 17 + "".join(f"{name.replace('_', ' '):>15}" for name in names),
+    ]
+    for label, key, form in rows:
+        cells = [strategies[name][key] for name in names]
+        texts = ["–" if cell is None else form.format(cell) for cell in cells]
+        lines.append(f"{label:<17}" + "".join(f"{text:>15}" for text in texts))
+    sys.stdout.write("\n".join([*lines, "", result["verdict"], ""]) + "\n")
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in tree.items():
+        values |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return values
+
+
+def _page(run, config, prepared, *, slice_name: str) -> report.Report:
+    """The report but for what the accounts did."""
+    start, stop = getattr(prepared.split, slice_name)
+    stamps = prepared.frame.index.to_numpy()
+    metadata = directory.read_json(run.metadata)
+    notes = [] if slice_name == "test" else [f"The {slice_name} slice was used to make this policy."]
+    return report.Report(
+        run_id=run.id,
+        symbol=config.data.symbol,
+        timeframe=config.data.timeframe,
+        slice_name=slice_name,
+        bars_per_year=prepared.bars_per_year,
+        stamps=stamps[start:stop],
+        price=prepared.frame["close"].to_numpy()[start:stop],
+        strategies={},
+        learning=_learning(run, metadata),
+        slices=[
+            report.Slice(name, stamps[a], stamps[b - 1], b - a)
+            for name, (a, b) in prepared.split._asdict().items()
+        ],
+        data=metadata["data"],
+        config=as_dict(config),
+        environment=metadata["environment"],
+        notes=notes,
+    )
+
+
+def _trades(config, prepared, bounds, account: compare.Account, trace: Trace) -> list[report.Trade]:
+    start, stop = bounds
+    stamps = prepared.frame.index.to_numpy()[start + 1 : stop]
+    opened = prepared.frame["open"].to_numpy()[start + 1 : stop]
+    edge = config.env.half_spread + config.env.slippage
+    traded = np.asarray(trace.traded, np.float64)
+    # A trace counts in equity at the last close; a fill's size is read against the equity it left.
+    after = account.equity[1:] / account.equity[:-1]
+    return [
+        report.Trade(
+            stamp=stamps[n],
+            side="buy" if traded[n] > 0 else "sell",
+            size=float(abs(traded[n]) / after[n]),
+            price=float(opened[n] * (1.0 + edge * np.sign(traded[n]))),
+            cost=float(trace.cost[n]),
+        )
+        for n in np.flatnonzero(traded)
+    ]
+
+
+def _learning(run, metadata) -> report.LearningCurve | None:
+    rows = directory.read_lines(run.windows)
+    if not rows:
+        return None
+    return report.LearningCurve(
+        windows=np.array([row["window_id"] for row in rows]),
+        train_reward=np.array([row["reward_mean"] for row in rows]),
+        validation_score=np.array([row["validation_log_growth"] for row in rows]),
+        chosen=metadata["best_window"],
+    )
+
+
+if __name__ == "__main__":
+    from ztb_jax.cli.main import run as run_command
+
+    sys.exit(run_command(["evaluate", *sys.argv[1:]], prog="python -m ztb_jax.training.evaluate"))

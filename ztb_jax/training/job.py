@@ -1,0 +1,241 @@
+"""The main job: train on one slice, choose on the next, judge on the last, and leave a run directory."""
+
+import os
+import platform
+from importlib.metadata import version
+from threading import Event
+from typing import Any
+
+import jax
+import numpy as np
+
+from ztb_jax import build, gates
+from ztb_jax.config import Config, as_dict
+from ztb_jax.data.frame import content_hash
+from ztb_jax.evaluation import compare
+from ztb_jax.features import recipe
+from ztb_jax.runs import checkpoint, directory, loop
+from ztb_jax.training import evaluate
+from ztb_jax.training.interrupt import stop_requests
+from ztb_jax.training.progress import Reporter
+
+CANCELLED = "interrupted by the user"
+PATIENCE = "validation has not improved for run.patience_windows"
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pandas", "ztb-jax")
+
+
+def train(config: Config, reporter: Reporter) -> tuple[directory.RunDirectory, dict[str, Any]]:
+    """Run the job that `config` describes.
+
+    Args:
+      config: resolved.
+      reporter: told phases and progress; keeps `run_metadata.json` up to date.
+
+    Returns:
+      The run directory, and the metadata it ends with: status `completed`, `cancelled` or `failed`.
+
+    Raises:
+      UserError: the data or the run directory cannot be used; nothing was written.
+    """
+    reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
+    frame = evaluate.load_frame(config)
+    reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
+    prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
+    run = directory.create(config.run.root, config.run.id)
+    directory.write_json(run.config, as_dict(config))
+    reporter.attach(
+        run,
+        status="running",
+        target_env_steps=build.num_windows(config) * build.window_env_steps(config),
+        env_steps_total=0,
+        windows_emitted=0,
+        checkpoints_written=0,
+        latest_window=None,
+        latest_checkpoint=None,
+        best_window=None,
+        finished_at=None,
+        error=None,
+        halt_reason=None,
+        config_path=run.relative(run.config),
+        metrics_windows_path=run.relative(run.windows),
+        checkpoints_dir=run.relative(run.checkpoints),
+        data=_data_facts(prepared),
+        environment=environment_facts(),
+    )
+    try:
+        _train_and_judge(config, prepared, run, reporter)
+    except BaseException as error:
+        # Recorded for whoever reads the run, then raised on: nothing is swallowed.
+        status = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
+        reporter.update(
+            status=status, error=f"{type(error).__name__}: {error}", finished_at=directory.timestamp()
+        )
+        raise
+    return run, reporter.metadata
+
+
+def _train_and_judge(config, prepared, run, reporter) -> None:
+    with stop_requests() as stop:
+        reason = _train(config, prepared, run, reporter, stop)
+    if reason in gates.REASONS.values():
+        window = reporter.metadata["failed_window"]
+        error = f"window {window}: {reason}; the checkpoint holds the last good state"
+        reporter.update(status="failed", error=error, finished_at=directory.timestamp())
+        return
+    if reporter.metadata["best_window"] is not None:
+        result = evaluate.judge_prepared(run, reporter, config, prepared)
+        reporter.update(verdict=result["verdict"])
+        reporter.result = result
+    status = "cancelled" if reason == CANCELLED else "completed"
+    reporter.update(status=status, halt_reason=reason, fraction=1.0, finished_at=directory.timestamp())
+
+
+class _Windows:
+    """What happens between windows: validate, remember the best, checkpoint, report, and say when to stop."""
+
+    def __init__(self, config, *, prepared, run, reporter, manager, learner, stop: Event):
+        self.config, self.run, self.reporter = config, run, reporter
+        self.manager, self.learner, self.stop = manager, learner, stop
+        self.validate = evaluate.backtest_of(config, prepared, "validation")
+        self.total = build.num_windows(config) * build.window_env_steps(config)
+        self.best: Any = None
+        self.best_score, self.best_window = -np.inf, None
+
+    def __call__(self, state, window: loop.Window) -> str | None:
+        verdict = int(window.metrics["verdict"][-1])
+        params = self.learner.params(state)
+        score = compare.log_growth(self.validate(params)) if verdict == gates.HEALTHY else None
+        if self.best is None or (score is not None and score > self.best_score):
+            self.best = jax.tree.map(jax.numpy.copy, params)
+            if score is not None:
+                self.best_score, self.best_window = score, window.number
+        self._record(window, score, verdict)
+        self._checkpoint(state, window.number)
+        return self._reason(window.number, verdict)
+
+    def _record(self, window: loop.Window, score: float | None, verdict: int) -> None:
+        steps = build.window_env_steps(self.config)
+        start = window.number * steps
+        done = start + steps
+        rate = steps / window.seconds
+        means = {
+            f"{name}_mean": _finite(values.mean())
+            for name, values in window.metrics.items()
+            if name != "verdict"
+        }
+        row = {
+            "run_id": self.run.id,
+            "window_id": window.number,
+            "window_complete": True,
+            "env_steps_start": start,
+            "env_steps_end": done,
+            "env_steps_in_window": steps,
+            "env_steps_total": done,
+            "verdict": verdict,
+            "validation_log_growth": score,
+            "best_window": self.best_window,
+            "seconds": window.seconds,
+            "steps_per_second": rate,
+            **means,
+        }
+        directory.append_line(self.run.windows, row)
+        self.reporter.advance(
+            done, self.total, rate=rate, note=_note(row["reward_mean"], score, self.best_window)
+        )
+        self.reporter.update(
+            env_steps_total=done,
+            windows_emitted=window.number + 1,
+            best_window=self.best_window,
+            latest_window={
+                "window_id": window.number,
+                "window_complete": True,
+                "env_steps_start": start,
+                "env_steps_end": done,
+                "metrics_row_path": self.run.relative(self.run.windows),
+            },
+        )
+
+    def _checkpoint(self, state, number: int) -> None:
+        counters = {"window": number, "best_window": self.best_window, "best_score": _finite(self.best_score)}
+        checkpoint.save(self.manager, number, carry=state, best=self.best, counters=counters)
+        path = self.run.relative(self.run.checkpoints / str(number))
+        self.reporter.update(
+            checkpoints_written=number + 1,
+            latest_checkpoint={
+                "window_id": number,
+                "env_steps_total": (number + 1) * build.window_env_steps(self.config),
+                "path": path,
+                "created_at": directory.timestamp(),
+            },
+        )
+
+    def _reason(self, number: int, verdict: int) -> str | None:
+        if verdict != gates.HEALTHY:
+            self.reporter.update(failed_window=number)
+            return gates.REASONS[verdict]
+        if self.stop.is_set():
+            return CANCELLED
+        patience = self.config.run.patience_windows
+        if patience is not None and self.best_window is not None and number - self.best_window >= patience:
+            return PATIENCE
+        return None
+
+
+def _train(config, prepared, run, reporter, stop: Event) -> str | None:
+    """Train to the end or until something stops it; every checkpoint is durable on return."""
+    learner = build.make_learner(config, num_features=prepared.num_features)
+    data = prepared.slices["train"]
+    reporter.phase("compile", f"{config.ppo.num_accounts:,} accounts on {jax.default_backend()}")
+    state = loop.initialise(learner, config.seed, data)
+    window = loop.compile_window(learner, state, data, num_updates=config.run.window_updates)
+    count = build.num_windows(config)
+    total = count * build.window_env_steps(config)
+    reporter.phase("train", f"{total:,} environment steps in {count} windows")
+    with checkpoint.open_checkpoints(run.checkpoints, keep=config.run.keep_checkpoints) as manager:
+        after = _Windows(
+            config,
+            prepared=prepared,
+            run=run,
+            reporter=reporter,
+            manager=manager,
+            learner=learner,
+            stop=stop,
+        )
+        _, reason = loop.run_windows(window, state, data, count=count, after=after)
+        manager.wait_until_finished()
+    return reason
+
+
+def environment_facts() -> dict[str, Any]:
+    """What else the result depends on: versions, device, cores, commit."""
+    device = jax.devices()[0]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "backend": jax.default_backend(),
+        "device": device.device_kind,
+        "commit": directory.commit(),
+        **{name: version(name) for name in VERSIONED},
+    }
+
+
+def _data_facts(prepared: build.Prepared) -> dict[str, Any]:
+    stamps = prepared.frame.index
+    return {
+        "bars": len(stamps),
+        "first": str(stamps[0]),
+        "last": str(stamps[-1]),
+        "bars_per_year": prepared.bars_per_year,
+        "content_hash": content_hash(prepared.frame),
+    }
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _note(reward: float | None, score: float | None, best: int | None) -> str:
+    told = {"train": reward, "validation": score}
+    parts = [f"{name} {1e4 * value:+.2f} bp/bar" for name, value in told.items() if value is not None]
+    return " · ".join([*parts, f"best window {best}"])

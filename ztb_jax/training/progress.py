@@ -1,0 +1,79 @@
+"""Progress as a person and as a file see it. Imports no jax, so that it can speak in the first second."""
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ztb_jax.runs import directory
+
+PHASES = ("loading", "indicators", "compile", "train", "evaluate")
+
+
+class Reporter:
+    """Tells phases and windows to the terminal, and to `run_metadata.json` once there is a run.
+
+    On a terminal a bar shows phase, fraction, steps/s and ETA; elsewhere one line tells each phase and
+    one each window.
+    """
+
+    def __init__(self, *, stream: Any = None):
+        self.console = Console(file=stream or sys.stderr, soft_wrap=True, highlight=False)
+        self.started = time.perf_counter()
+        self.phase_name = ""
+        self.metadata: dict[str, Any] = {}
+        self.run: directory.RunDirectory | None = None
+        self.result: dict[str, Any] | None = None
+        self.bar = Progress(
+            TextColumn("{task.description:<11}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.bar.add_task("", total=None, rate="")
+
+    def __enter__(self) -> "Reporter":
+        self.bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.stop()
+
+    def attach(self, run: directory.RunDirectory, **facts: Any) -> None:
+        """From now on the run's metadata is kept up to date; `facts` are its first fields."""
+        self.run = run
+        self.update(run_id=run.id, started_at=directory.timestamp(), phase=self.phase_name, **facts)
+
+    def update(self, **facts: Any) -> None:
+        """Set fields of the run's metadata and write it."""
+        self.metadata |= facts
+        if self.run is not None:
+            self.metadata["updated_at"] = directory.timestamp()
+            directory.write_json(self.run.metadata, self.metadata)
+
+    def phase(self, name: str, note: str = "") -> None:
+        """A phase begins."""
+        self.phase_name = name
+        self.bar.update(self.task, description=name, total=None, completed=0, rate="")
+        self.say(f"{name:<11}{note}")
+        self.update(phase=name, fraction=0.0)
+
+    def say(self, line: str) -> None:
+        """One line, with the seconds since the start before it."""
+        self.console.print(f"[{time.perf_counter() - self.started:6.1f} s] {line}", markup=False)
+
+    def advance(self, done: int, total: int, *, rate: float, note: str) -> None:
+        """`done` of `total` environment steps at `rate` steps/s; `note` tells how it goes."""
+        eta = (total - done) / rate if rate > 0 else None
+        self.bar.update(self.task, total=total, completed=done, rate=f"{rate / 1e3:,.0f} k steps/s")
+        if not self.console.is_terminal:
+            left = "" if eta is None else f" · ETA {eta:,.0f} s"
+            self.say(f"{self.phase_name:<11}{done / total:4.0%} · {rate / 1e3:,.0f} k steps/s{left} · {note}")
+        self.metadata |= {"fraction": done / total, "steps_per_second": rate, "eta_seconds": eta}
