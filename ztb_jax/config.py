@@ -38,9 +38,9 @@ class DataConfig:
     timeframe: str = "1d"
     """Length of a bar: 1d, 4h, 15m."""
     start: str | None = None
-    """First date to use, YYYY-MM-DD."""
+    """Use bars from this date on, YYYY-MM-DD."""
     end: str | None = None
-    """Last date to use, YYYY-MM-DD."""
+    """Use bars before this date, YYYY-MM-DD."""
     cache_dir: str | None = None
     """Folder of imported prices; without it the user's cache."""
     train: Share = 0.6

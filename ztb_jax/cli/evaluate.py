@@ -27,8 +27,10 @@ def main(arguments: list[str]) -> int:
     run = directory.find(command.run)
     with Reporter() as reporter:
         reporter.phase("loading", "jax")
+        from ztb_jax.runs import loop
         from ztb_jax.training import evaluate
 
+        loop.use_compilation_cache()
         result = evaluate.judge(run, reporter, slice_name=command.slice)
     evaluate.print_result(result)
     sys.stdout.write(f"{run.report}\n")

@@ -17,8 +17,10 @@ def main(arguments: list[str]) -> int:
     config = parse(arguments)
     with Reporter() as reporter:
         reporter.phase("loading", "jax")
+        from ztb_jax.runs import loop
         from ztb_jax.training import evaluate, job
 
+        loop.use_compilation_cache()
         run, metadata = job.train(config, reporter)
     if reporter.result is not None:
         evaluate.print_result(reporter.result)

@@ -13,7 +13,7 @@ from ztb_jax import build
 from ztb_jax.config import Config, as_dict, resolve
 from ztb_jax.data.cache import default_cache_dir
 from ztb_jax.data.frame import content_hash
-from ztb_jax.data.load import load_bars
+from ztb_jax.data.load import SYNTHETIC, load_bars
 from ztb_jax.errors import RunError
 from ztb_jax.evaluation import compare, report
 from ztb_jax.evaluation.backtest import Trace, make_policy_backtest
@@ -22,7 +22,7 @@ from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory
 from ztb_jax.training.progress import Reporter
 
-SLICES = ("train", "validation", "test")
+STALE_OPENS = 0.1  # share of opens equal to the close before from which a reader is told
 
 
 def load_frame(config: Config) -> pd.DataFrame:
@@ -38,6 +38,11 @@ def load_frame(config: Config) -> pd.DataFrame:
         synthetic_bars=data.synthetic_bars,
         seed=config.seed,
     )
+
+
+def saved_config(run: directory.RunDirectory) -> Config:
+    """The configuration that `run` was made with."""
+    return resolve(file=run.config, environ={})
 
 
 def backtest_of(config: Config, prepared: build.Prepared, name: str):
@@ -63,7 +68,7 @@ def judge(run: directory.RunDirectory, reporter: Reporter, *, slice_name: str = 
     Raises:
       RunError: the run has no checkpoint, or its data have changed.
     """
-    config = resolve(environ={}, flags=_leaves(directory.read_json(run.config)))
+    config = saved_config(run)
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
     frame = load_frame(config)
     known = directory.read_json(run.metadata)["data"]["content_hash"]
@@ -131,13 +136,13 @@ def print_result(result: dict[str, Any]) -> None:
     strategies = result["strategies"]
     names = list(strategies)
     rows = (
-        ("total return", "total_return", "{:+.1%}"),
-        ("annual return", "annual_return", "{:+.1%}"),
-        ("Sharpe ratio", "sharpe", "{:.2f}"),
-        ("max drawdown", "max_drawdown", "{:.1%}"),
-        ("turnover a year", "turnover", "{:.1f}"),
-        ("trades", "num_trades", "{:.0f}"),
-        ("costs paid", "fees_paid", "{:.1%}"),
+        ("total return", "total_return", _growth),
+        ("annual return", "annual_return", _growth),
+        ("Sharpe ratio", "sharpe", "{:.2f}".format),
+        ("max drawdown", "max_drawdown", "{:.1%}".format),
+        ("turnover a year", "turnover", "{:,.1f}".format),
+        ("trades", "num_trades", "{:,.0f}".format),
+        ("costs paid", "fees_paid", _growth),
     )
     lines = [
         "",
@@ -147,16 +152,14 @@ def print_result(result: dict[str, Any]) -> None:
     ]
     for label, key, form in rows:
         cells = [strategies[name][key] for name in names]
-        texts = ["–" if cell is None else form.format(cell) for cell in cells]
+        texts = ["–" if cell is None else form(cell) for cell in cells]
         lines.append(f"{label:<17}" + "".join(f"{text:>15}" for text in texts))
     sys.stdout.write("\n".join([*lines, "", result["verdict"], ""]) + "\n")
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in tree.items():
-        values |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return values
+def _growth(fraction: float) -> str:
+    """A percentage, or a multiple of the start where a percentage is beyond reading."""
+    return f"{fraction:+.1%}" if abs(fraction) < 100.0 else f"×{1.0 + fraction:,.3g}"
 
 
 def _page(run, config, prepared, *, slice_name: str) -> report.Report:
@@ -164,7 +167,6 @@ def _page(run, config, prepared, *, slice_name: str) -> report.Report:
     start, stop = getattr(prepared.split, slice_name)
     stamps = prepared.frame.index.to_numpy()
     metadata = directory.read_json(run.metadata)
-    notes = [] if slice_name == "test" else [f"The {slice_name} slice was used to make this policy."]
     return report.Report(
         run_id=run.id,
         symbol=config.data.symbol,
@@ -182,8 +184,26 @@ def _page(run, config, prepared, *, slice_name: str) -> report.Report:
         data=metadata["data"],
         config=as_dict(config),
         environment=metadata["environment"],
-        notes=notes,
+        notes=_notes(config, prepared, slice_name),
     )
+
+
+def _notes(config, prepared, slice_name: str) -> list[str]:
+    """What a reader must know to believe the figures as far as they go, and no further."""
+    notes = [] if slice_name == "test" else [f"The {slice_name} slice was used to make this policy."]
+    if config.data.symbol.startswith(SYNTHETIC):
+        return notes
+    opened, closed = (prepared.frame[name].to_numpy() for name in ("open", "close"))
+    stale = np.append(False, opened[1:] == closed[:-1])
+    for name, (start, stop) in prepared.split._asdict().items():
+        share = float(stale[start:stop].mean())
+        if share > STALE_OPENS:
+            notes.append(
+                f"On {share:.0%} of the {name} slice's bars the open is the close before to the last digit: "
+                "the source has no opens of its own there, and a fill at the open is a fill at the price just "
+                "seen."
+            )
+    return notes
 
 
 def _trades(config, prepared, bounds, account: compare.Account, trace: Trace) -> list[report.Trade]:
