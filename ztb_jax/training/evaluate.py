@@ -200,8 +200,7 @@ def _notes(config, prepared, slice_name: str) -> list[str]:
         if share > STALE_OPENS:
             notes.append(
                 f"On {share:.0%} of the {name} slice's bars the open is the close before to the last digit: "
-                "the source has no opens of its own there, and a fill at the open is a fill at the price just "
-                "seen."
+                "the source has no opens of its own there, and an order fills at the price it was decided on."
             )
     return notes
 
