@@ -1,0 +1,1 @@
+"""Run directories: what a run leaves behind, and the loop that fills them."""

@@ -1,0 +1,175 @@
+"""The run directory: its layout, and writes that a reader never sees half done. Imports no jax.
+
+    runs/<run_id>/
+      config.json          every resolved value
+      run_metadata.json    live: status, phase, progress, latest window and checkpoint
+      metrics/windows.jsonl  one object a window
+      checkpoints/<window>/  the whole carry, the best policy so far and the counters
+      evaluation.json      the out-of-sample result
+      report.html          the same for a person
+"""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ztb_jax.errors import RunError
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class RunDirectory:
+    """Paths of one run and the few ways in which its files are written.
+
+    Attributes:
+      path: the directory.
+      id: its name.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.id = path.name
+        self.config = path / "config.json"
+        self.metadata = path / "run_metadata.json"
+        self.windows = path / "metrics" / "windows.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.evaluation = path / "evaluation.json"
+        self.report = path / "report.html"
+
+    def relative(self, path: Path) -> str:
+        """`path` as metadata names it: relative to the run directory, POSIX."""
+        return path.relative_to(self.path).as_posix()
+
+
+def create(root: str | Path, run_id: str | None, *, now: datetime | None = None) -> RunDirectory:
+    """A new, empty run directory.
+
+    Args:
+      root: folder of run directories, created if need be.
+      run_id: its name, or None for `YYYYmmddTHHMMSSZ-<commit>`.
+      now: the time to name it by.
+
+    Raises:
+      RunError: the name is taken or unusable, or the folder cannot be written.
+    """
+    root = Path(root)
+    if run_id is not None and not RUN_ID.fullmatch(run_id):
+        raise RunError(
+            f"run.id {run_id!r} cannot name a directory: use letters, digits, dot, dash and underscore"
+        )
+    base = run_id or f"{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%SZ')}-{commit() or 'nogit'}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        path = _claim(root, base, numbered=run_id is None)
+        (path / "metrics").mkdir()
+    except OSError as error:
+        raise RunError(
+            f"cannot create a run directory in {root}: {error.strerror}; give a folder that you can write "
+            "with --run.root"
+        ) from None
+    return RunDirectory(path)
+
+
+def _claim(root: Path, base: str, *, numbered: bool) -> Path:
+    """Make `root/base`; a generated name that another run took in the same second gets a number."""
+    attempt = 1
+    while True:
+        path = root / (base if attempt == 1 else f"{base}-{attempt}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if not numbered:
+                raise RunError(
+                    f"{path} exists: choose another --run.id, or remove that run if it is not needed"
+                ) from None
+            attempt += 1
+        else:
+            return path
+
+
+def find(path: str | Path) -> RunDirectory:
+    """An existing run directory.
+
+    Raises:
+      RunError: there is none, or it is no run.
+    """
+    run = RunDirectory(Path(path))
+    if not run.path.is_dir():
+        raise RunError(f"{path} is no directory: give the path of a run, such as runs/<run_id>")
+    if not run.config.is_file():
+        raise RunError(f"{path} holds no {run.config.name}: give the path of a run that `ztb train` made")
+    return run
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      RunError: it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}): restore it, or train again") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` at once: a reader sees the old value or the new one, also after a crash."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """As `write_json`, for any text."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append one compact JSON object, flushed."""
+    with path.open("a") as file:
+        file.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Every object of a JSON Lines file, none when it does not exist; a torn last line is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text().split("\n")[:-1]  # what follows the last newline was never finished
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}): restore it, or train again") from None
+
+
+def timestamp() -> str:
+    """Now, UTC, ISO 8601 to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def commit() -> str | None:
+    """Short commit of the repository that holds this package, `-dirty` when changed; None outside one."""
+
+    def git(*arguments: str) -> str:
+        here = Path(__file__).resolve().parents[2]
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != Path(__file__).resolve().parents[2]:
+            return None
+        short = git("rev-parse", "--short=9", "HEAD")
+        return f"{short}-dirty" if git("status", "--porcelain", "--untracked-files=no") else short
+    except (OSError, subprocess.CalledProcessError):
+        return None
