@@ -28,7 +28,7 @@ def test_a_name_that_is_no_plain_folder_is_refused(tmp_path, name):
 
 def test_an_existing_run_is_refused(tmp_path):
     directory.create(tmp_path, "once")
-    with pytest.raises(RunError, match="exists: choose another --run.id"):
+    with pytest.raises(RunError, match=r"exists: choose another --run\.id"):
         directory.create(tmp_path, "once")
 
 

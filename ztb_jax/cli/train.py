@@ -21,13 +21,13 @@ def main(arguments: list[str]) -> int:
         from ztb_jax.training import evaluate, job
 
         loop.use_compilation_cache()
-        run, metadata = job.train(config, reporter)
-    if reporter.result is not None:
-        evaluate.print_result(reporter.result)
-    if metadata["error"] is not None:
-        sys.stderr.write(f"ztb train: {metadata['error']}\n")
-    sys.stdout.write(f"{run.path}\n")
-    return STATUS[metadata["status"]]
+        outcome = job.train(config, reporter)
+    if outcome.result is not None:
+        evaluate.print_result(outcome.result)
+    if outcome.metadata["error"] is not None:
+        sys.stderr.write(f"ztb train: {outcome.metadata['error']}\n")
+    sys.stdout.write(f"{outcome.run.path}\n")
+    return STATUS[outcome.metadata["status"]]
 
 
 def parse(arguments: list[str]) -> Config:

@@ -13,7 +13,7 @@ CARRY, BEST, COUNTERS = "carry", "best", "counters"
 
 
 def open_checkpoints(directory: Path, *, keep: int) -> ocp.CheckpointManager:
-    """A manager over `directory` that keeps the newest `keep`; writes go to a temporary folder and are renamed."""
+    """A manager over `directory` that keeps the newest `keep`; each is written aside and then renamed."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
     return ocp.CheckpointManager(directory.absolute(), options=options)
 

@@ -1,12 +1,12 @@
 """The run directory: its layout, and writes that a reader never sees half done. Imports no jax.
 
-    runs/<run_id>/
-      config.json          every resolved value
-      run_metadata.json    live: status, phase, progress, latest window and checkpoint
-      metrics/windows.jsonl  one object a window
-      checkpoints/<window>/  the whole carry, the best policy so far and the counters
-      evaluation.json      the out-of-sample result
-      report.html          the same for a person
+runs/<run_id>/
+  config.json          every resolved value
+  run_metadata.json    live: status, phase, progress, latest window and checkpoint
+  metrics/windows.jsonl  one object a window
+  checkpoints/<window>/  the whole carry, the best policy so far and the counters
+  evaluation.json      the out-of-sample result
+  report.html          the same for a person
 """
 
 import json

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM as a request that is answered between windows."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ def stop_requests() -> Iterator[Event]:
 
     def ask(number, frame):
         requested.set()
+        # Straight to the descriptor: a signal may have struck in the middle of a buffered write.
+        os.write(2, b"\nstopping when this window ends; once more stops at once\n")
         for known, handler in previous.items():
             signal.signal(known, handler)
 

@@ -4,7 +4,7 @@ import os
 import platform
 from importlib.metadata import version
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,15 +24,26 @@ PATIENCE = "validation has not improved for run.patience_windows"
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pandas", "ztb-jax")
 
 
-def train(config: Config, reporter: Reporter) -> tuple[directory.RunDirectory, dict[str, Any]]:
+class Outcome(NamedTuple):
+    """How a job ended.
+
+    Attributes:
+      run: its directory.
+      metadata: what `run_metadata.json` holds; status `completed`, `cancelled` or `failed`.
+      result: what `evaluation.json` holds, or None when nothing could be judged.
+    """
+
+    run: directory.RunDirectory
+    metadata: dict[str, Any]
+    result: dict[str, Any] | None
+
+
+def train(config: Config, reporter: Reporter) -> Outcome:
     """Run the job that `config` describes.
 
     Args:
       config: resolved.
       reporter: told phases and progress; keeps `run_metadata.json` up to date.
-
-    Returns:
-      The run directory, and the metadata it ends with: status `completed`, `cancelled` or `failed`.
 
     Raises:
       UserError: the data or the run directory cannot be used; nothing was written.
@@ -63,7 +74,7 @@ def train(config: Config, reporter: Reporter) -> tuple[directory.RunDirectory, d
         environment=environment_facts(),
     )
     try:
-        _train_and_judge(config, prepared, run, reporter)
+        result = _train_and_judge(config, prepared, run, reporter)
     except BaseException as error:
         # Recorded for whoever reads the run, then raised on: nothing is swallowed.
         status = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -71,23 +82,26 @@ def train(config: Config, reporter: Reporter) -> tuple[directory.RunDirectory, d
             status=status, error=f"{type(error).__name__}: {error}", finished_at=directory.timestamp()
         )
         raise
-    return run, reporter.metadata
+    return Outcome(run, reporter.metadata, result)
 
 
-def _train_and_judge(config, prepared, run, reporter) -> None:
+def _train_and_judge(config, prepared, run, reporter) -> dict[str, Any] | None:
     with stop_requests() as stop:
         reason = _train(config, prepared, run, reporter, stop)
     if reason in gates.REASONS.values():
         window = reporter.metadata["failed_window"]
         error = f"window {window}: {reason}; the checkpoint holds the last good state"
         reporter.update(status="failed", error=error, finished_at=directory.timestamp())
-        return
-    if reporter.metadata["best_window"] is not None:
-        result = evaluate.judge_prepared(run, reporter, config, prepared)
-        reporter.update(verdict=result["verdict"])
-        reporter.result = result
-    status = "cancelled" if reason == CANCELLED else "completed"
-    reporter.update(status=status, halt_reason=reason, fraction=1.0, finished_at=directory.timestamp())
+        return None
+    result = evaluate.judge_prepared(run, reporter, config, prepared)
+    reporter.update(
+        status="cancelled" if reason == CANCELLED else "completed",
+        verdict=result["verdict"],
+        halt_reason=reason,
+        fraction=1.0,
+        finished_at=directory.timestamp(),
+    )
+    return result
 
 
 class _Windows:

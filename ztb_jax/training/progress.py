@@ -25,7 +25,6 @@ class Reporter:
         self.phase_name = ""
         self.metadata: dict[str, Any] = {}
         self.run: directory.RunDirectory | None = None
-        self.result: dict[str, Any] | None = None
         self.bar = Progress(
             TextColumn("{task.description:<11}"),
             BarColumn(),
