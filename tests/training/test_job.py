@@ -138,6 +138,9 @@ def test_a_number_that_is_not_finite_stops_the_run_at_its_last_good_state(tiny, 
     params, counters = checkpoint.load_best(broken.checkpoints, like)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
     assert counters["window"] == 0
+    (row,) = directory.read_lines(broken.windows)
+    assert row["window_complete"] is False
+    assert facts["env_steps_total"] == row["env_steps_end"] < 1024
 
 
 @pytest.mark.parametrize(

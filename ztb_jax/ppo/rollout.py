@@ -107,7 +107,8 @@ def collect(
     uniforms = jax.random.uniform(keys["action"], shape)
     step_keys = jax.random.split(keys["step"], rollout_bars)
 
-    def play(state, now):
+    def play(carry, now):
+        state, _ = carry
         context, uniform, step_key = now
         account = env.observe(state).account
         log_probs, value = policy.apply(params, context[:, None], account)
@@ -115,8 +116,9 @@ def collect(
         state, out = env.step(step_key, state, action, data.env_params)
         log_prob = distributions.log_prob(log_probs, action)
         played = (account, action, log_prob, value, out.reward * data.reward_scale, out.terminated)
-        return state, (played, out.observation.account)
+        return (state, out.observation.account), played
 
-    env_state, (played, after) = jax.lax.scan(play, env_state, (contexts[:-1], uniforms, step_keys))
-    _, final_value = policy.apply(params, contexts[-1][:, None], after[-1])
+    carry = (env_state, observation.account)
+    (env_state, last), played = jax.lax.scan(play, carry, (contexts[:-1], uniforms, step_keys))
+    _, final_value = policy.apply(params, contexts[-1][:, None], last)
     return env_state, Rollout(start, *played, final_value=final_value)

@@ -114,6 +114,7 @@ class _Windows:
         self.total = build.num_windows(config) * build.window_env_steps(config)
         self.best: Any = None
         self.best_score, self.best_window = -np.inf, None
+        self.in_flight: dict[str, Any] | None = None
 
     def __call__(self, state, window: loop.Window) -> str | None:
         verdict = int(window.metrics["verdict"][-1])
@@ -123,14 +124,16 @@ class _Windows:
             self.best = jax.tree.map(jax.numpy.copy, params)
             if score is not None:
                 self.best_score, self.best_window = score, window.number
-        self._record(window, score, verdict)
-        self._checkpoint(state, window.number)
+        row = self._record(window, score, verdict)
+        self._checkpoint(state, window.number, row["env_steps_total"])
         return self._reason(window.number, verdict)
 
-    def _record(self, window: loop.Window, score: float | None, verdict: int) -> None:
+    def _record(self, window: loop.Window, score: float | None, verdict: int) -> dict[str, Any]:
         steps = build.window_env_steps(self.config)
         start = window.number * steps
-        done = start + steps
+        # A tripped gate keeps no update after the last good one.
+        kept = int((window.metrics["verdict"] == gates.HEALTHY).sum()) * self.learner.env_steps
+        done = start + kept
         rate = steps / window.seconds
         means = {
             f"{name}_mean": _finite(values.mean())
@@ -140,10 +143,10 @@ class _Windows:
         row = {
             "run_id": self.run.id,
             "window_id": window.number,
-            "window_complete": True,
+            "window_complete": kept == steps,
             "env_steps_start": start,
             "env_steps_end": done,
-            "env_steps_in_window": steps,
+            "env_steps_in_window": kept,
             "env_steps_total": done,
             "verdict": verdict,
             "validation_log_growth": score,
@@ -162,26 +165,34 @@ class _Windows:
             best_window=self.best_window,
             latest_window={
                 "window_id": window.number,
-                "window_complete": True,
+                "window_complete": kept == steps,
                 "env_steps_start": start,
                 "env_steps_end": done,
                 "metrics_row_path": self.run.relative(self.run.windows),
             },
         )
 
-    def _checkpoint(self, state, number: int) -> None:
+        return row
+
+    def _checkpoint(self, state, number: int, env_steps: int) -> None:
+        self.settle()
         counters = {"window": number, "best_window": self.best_window, "best_score": _finite(self.best_score)}
         checkpoint.save(self.manager, number, carry=state, best=self.best, counters=counters)
-        path = self.run.relative(self.run.checkpoints / str(number))
-        self.reporter.update(
-            checkpoints_written=number + 1,
-            latest_checkpoint={
-                "window_id": number,
-                "env_steps_total": (number + 1) * build.window_env_steps(self.config),
-                "path": path,
-                "created_at": directory.timestamp(),
-            },
-        )
+        self.in_flight = {
+            "window_id": number,
+            "env_steps_total": env_steps,
+            "path": self.run.relative(self.run.checkpoints / str(number)),
+            "created_at": directory.timestamp(),
+        }
+
+    def settle(self) -> None:
+        """Wait for the checkpoint in flight; only a durable one is named in the metadata."""
+        self.manager.wait_until_finished()
+        if self.in_flight is not None:
+            self.reporter.update(
+                checkpoints_written=self.in_flight["window_id"] + 1, latest_checkpoint=self.in_flight
+            )
+            self.in_flight = None
 
     def _reason(self, number: int, verdict: int) -> str | None:
         if verdict != gates.HEALTHY:
@@ -216,7 +227,7 @@ def _train(config, prepared, run, reporter, stop: Event) -> str | None:
             stop=stop,
         )
         _, reason = loop.run_windows(window, state, data, count=count, after=after)
-        manager.wait_until_finished()
+        after.settle()
     return reason
 
 
