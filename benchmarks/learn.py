@@ -30,6 +30,7 @@ from ztb_jax.ppo.learner import make_ppo
 from ztb_jax.runs import loop
 
 LEVELS, LOOKBACK, EPISODE = (-1.0, 0.0, 1.0), 8, 256
+ENV = make_single(levels=LEVELS, episode_bars=EPISODE)
 TRAIN_BARS, TEST_BARS, STEPS = 200_000, 100_000, 1_048_576
 SEEDS, TEST_SEED = range(5), 1_000
 BAR = 95.0
@@ -98,9 +99,8 @@ def train(market: Graded) -> tuple[Any, Callable[[int], tuple[Any, float]], floa
     )
     updates = STEPS // (256 * 64)
     learner = make_ppo(
-        make_single(levels=LEVELS, episode_bars=EPISODE),
+        ENV,
         policy,
-        episode_bars=EPISODE,
         num_accounts=256,
         rollout_bars=64,
         sharing=1,
@@ -128,10 +128,9 @@ def grade(market: Graded) -> list[Row]:
     scale = float(returns_of(market.make(0, TRAIN_BARS)).std())
     frame = market.make(TEST_SEED, TEST_BARS)
     test, returns = data_of(frame, market, scale), returns_of(frame)
-    num_steps = TEST_BARS - LOOKBACK
     seen = returns[LOOKBACK - 1 : -1]
     mean = market.mean(returns)[LOOKBACK - 1 : -1]
-    backtest = make_policy_backtest(policy, LEVELS, num_steps=num_steps)
+    backtest = make_policy_backtest(policy, ENV)
 
     def score(path):
         return oracle.score_by_conditional_mean(path, mean, market.cost, sigma=market.sigma)

@@ -122,6 +122,7 @@ def make_single(*, levels: Sequence[float] = (-1.0, 0.0, 1.0), episode_bars: int
         begin=begin,
         reopen=reopen,
         account_axes=State(bar=None, end=None, account=0),  # pyright: ignore[reportArgumentType]
-        num_actions=len(levels),
+        levels=levels,
         account_size=observations.ACCOUNT_SIZE,
+        episode_bars=episode_bars,
     )

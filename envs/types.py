@@ -113,8 +113,9 @@ class Env(NamedTuple):
       begin: (draw, params) -> state, the deterministic rest of a reset.
       reopen: (state) -> state with a fresh, flat account at the same bar.
       account_axes: the state with 0 where a leaf belongs to an account and None where to the clock.
-      num_actions: how many discrete actions there are.
+      levels: the target exposure of each discrete action.
       account_size: K, the length of the account view.
+      episode_bars: steps in an episode that nothing ends early.
     """
 
     reset: Callable[..., tuple[Any, Observation]]
@@ -124,5 +125,11 @@ class Env(NamedTuple):
     begin: Callable[..., Any]
     reopen: Callable[[Any], Any]
     account_axes: Any
-    num_actions: int
+    levels: tuple[float, ...]
     account_size: int
+    episode_bars: int
+
+    @property
+    def num_actions(self) -> int:
+        """How many discrete actions there are."""
+        return len(self.levels)

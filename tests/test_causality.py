@@ -44,7 +44,7 @@ def decide(frame):
     network = build.make_network(CONFIG, num_features=8)
     # Large weights make a policy that changes its mind often.
     params = jax.tree.map(lambda x: 3 * x, network.init(jax.random.key(0)))
-    backtest = make_policy_backtest(network, CONFIG.env.levels, num_steps=len(frame) - 1 - TRAIN_STOP)
+    backtest = make_policy_backtest(network, build.make_environment(CONFIG))
     return features.values, jax.device_get(backtest(params, data))
 
 

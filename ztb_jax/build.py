@@ -111,7 +111,6 @@ def make_learner(config: Config, *, num_features: int) -> Learner:
     learner = make_ppo(
         make_environment(config),
         make_network(config, num_features=num_features),
-        episode_bars=config.env.episode_bars,
         num_accounts=ppo.num_accounts,
         rollout_bars=ppo.rollout_bars,
         sharing=ppo.sharing,

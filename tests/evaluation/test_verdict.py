@@ -39,9 +39,18 @@ def test_a_smaller_loss_is_still_a_loss():
     assert sentence.endswith("It still lost money.")
 
 
+@pytest.mark.parametrize(("name", "why"), [("train", "trained"), ("validation", "chosen")])
+def test_a_slice_that_made_the_policy_judges_nothing(name, why):
+    sentence = verdict_sentence({"policy": metrics(3.5), "buy_and_hold": MARKET}, slice_name=name)
+    assert sentence == (
+        f"No judgement, the policy was {why} on these bars: it made +350.0 % on the {name} slice and "
+        "buy-and-hold +12.4 % net of costs."
+    )
+
+
 def test_the_slice_is_named():
-    sentence = verdict_sentence({"policy": metrics(0.0), "buy_and_hold": MARKET}, slice_name="validation")
-    assert "on the validation slice" in sentence
+    sentence = verdict_sentence({"policy": metrics(0.0), "buy_and_hold": MARKET}, slice_name="second test")
+    assert "on the second test slice" in sentence
     assert "0.0 % against" in sentence
     assert "+0.0 %" not in sentence
 

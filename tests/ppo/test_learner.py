@@ -12,6 +12,7 @@ from envs.single import make_single
 from envs.transforms import autoreset, vectorise
 from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs, make_market_data
+from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.policies.policy import make_policy
 from ztb_jax.ppo.learner import make_ppo
 from ztb_jax.ppo.loss import ppo_loss
@@ -19,7 +20,7 @@ from ztb_jax.ppo.rollout import collect, encode_bars
 from ztb_jax.ppo.update import choose_minibatching, samples_of, shuffled
 
 L, EPISODE, ROLLOUT = 4, 32, 16
-SIZES = {"episode_bars": EPISODE, "num_accounts": 32, "rollout_bars": ROLLOUT}
+SIZES = {"num_accounts": 32, "rollout_bars": ROLLOUT}
 
 
 def market(num_bars=200, seed=0, lookback=L):
@@ -215,8 +216,27 @@ def test_schedules_fall_to_zero():
 
 def test_refuses_sizes_that_do_not_divide():
     with pytest.raises(ValueError, match=r"num_accounts .*; episode_bars"):
-        learner(num_accounts=30, episode_bars=33)
+        learner(num_accounts=30, rollout_bars=5)
     with pytest.raises(ValueError, match="minibatches divide neither"):
         learner(num_minibatches=3)
     with pytest.raises(ValueError, match="sharing must be at least 1"):
         learner(sharing=0)
+
+
+def test_refuses_parts_that_do_not_fit_each_other():
+    with pytest.raises(ValueError, match="looks back 4 bars and the data were cut for 1"):
+        learner().init(jax.random.key(0), market(lookback=1))
+    with pytest.raises(ValueError, match="20 bars to play and a window needs 32"):
+        learner().init(jax.random.key(0), market(num_bars=20 + L))
+    two = make_single(levels=(0.0, 1.0), episode_bars=EPISODE)
+    with pytest.raises(ValueError, match="3 actions and the environment 2"):
+        make_ppo(two, POLICY, **SIZES)
+    with pytest.raises(ValueError, match="3 actions and the environment 2"):
+        make_policy_backtest(POLICY, two)
+
+
+@pytest.mark.parametrize("name", ["fee_rate", "half_spread", "slippage"])
+@pytest.mark.parametrize("value", [-1e-4, 1.0, float("nan")])
+def test_refuses_costs_that_are_no_fractions(name, value):
+    with pytest.raises(ValueError, match=name):
+        make_costs(**{"fee_rate": 0.0, "half_spread": 0.0, "slippage": 0.0, name: value})

@@ -115,15 +115,17 @@ def test_evaluation_from_the_saved_policy_gives_the_same_result(finished):
     assert finished.evaluation.read_bytes() == before
 
 
-def test_another_slice_is_said_to_be_no_test(finished, capsys):
-    before, page = finished.evaluation.read_bytes(), finished.report.read_bytes()
-    try:
-        assert run(["evaluate", str(finished.path), "--slice", "train"], prog="ztb") == 0
-        assert "was used to make this policy" in finished.report.read_text()
-        assert directory.read_json(finished.evaluation)["slice"] == "train"
-    finally:
-        finished.evaluation.write_bytes(before)
-        finished.report.write_bytes(page)
+def test_a_look_at_another_slice_goes_to_its_own_files_and_judges_nothing(finished):
+    before = finished.evaluation.read_bytes(), finished.report.read_bytes(), finished.metadata.read_bytes()
+    assert run(["evaluate", str(finished.path), "--slice", "train"], prog="ztb") == 0
+    result_file, page_file = finished.results("train")
+    assert directory.read_json(result_file)["verdict"].startswith("No judgement, the policy was trained on")
+    assert "No judgement" in page_file.read_text()
+    assert before == (
+        finished.evaluation.read_bytes(),
+        finished.report.read_bytes(),
+        finished.metadata.read_bytes(),
+    )
 
 
 def test_a_number_that_is_not_finite_stops_the_run_at_its_last_good_state(tiny, tmp_path, capsys):
@@ -154,6 +156,7 @@ def test_a_number_that_is_not_finite_stops_the_run_at_its_last_good_state(tiny, 
         (("--run.id", "../escape"), "cannot name a directory"),
         (("--data.synthetic-bars", "3"), "bars"),
         (("--config", "/nonexistent.yaml"), "cannot read the configuration file"),
+        (("--config", "/"), "cannot read the configuration file"),
     ],
 )
 def test_a_users_mistake_is_one_message_and_leaves_nothing(tiny, tmp_path, capsys, flags, words):
@@ -228,10 +231,47 @@ def test_an_interrupt_ends_with_a_checkpoint_and_a_status(tiny, tmp_path, number
     assert "Traceback" not in err
     facts = metadata(stopped)
     assert facts["status"] == "cancelled"
-    assert facts["halt_reason"] == "interrupted by the user"
+    assert facts["halt_reason"] == f"stopped by {number.name}"
+    assert 0.0 < facts["fraction"] < 1.0
+    assert any("Training ended at" in note for note in directory.read_json(stopped.evaluation)["notes"])
     assert (stopped.path / facts["latest_checkpoint"]["path"]).is_dir()
     assert out.rstrip().split("\n")[-1] == str(stopped.path)
     assert run(["evaluate", str(stopped.path)], prog="ztb") == 0
+
+
+@pytest.mark.parametrize("delay", [0.3, 1.0, 2.0])
+def test_an_early_interrupt_is_no_traceback(tiny, tmp_path, delay):
+    flags = ["--run.root", str(tmp_path), "--run.total-env-steps", "1000000000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ztb_jax.training", "--config", str(tiny), *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    process.stderr.readline()  # the first phase: the process is up
+    time.sleep(delay)  # no event marks the inside of an import or of a compilation
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+
+
+def test_a_second_signal_stops_at_once_also_where_the_first_was_to_be_ignored():
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from ztb_jax.training.interrupt import stop_requests\n"
+        "with stop_requests() as stop:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    assert stop.signal == 'SIGINT'\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert "KeyboardInterrupt" in result.stderr
 
 
 def test_patience_stops_a_run_that_no_longer_improves(tiny, tmp_path):

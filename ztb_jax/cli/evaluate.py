@@ -1,7 +1,8 @@
 """`ztb evaluate RUN`: judge a saved policy again."""
 
+import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,9 @@ class Evaluate:
     run: tyro.conf.Positional[Path]
     """The run directory."""
     slice: Literal["test", "validation", "train"] = "test"
-    """Which slice; only the test slice was kept from every choice."""
+    """Which slice; another than test goes to files of its own, for it was trained or chosen on."""
+    cache_dir: str | None = field(default_factory=lambda: os.environ.get("ZTB_DATA__CACHE_DIR"))
+    """Folder of the prices, when not where the run had them; ZTB_DATA__CACHE_DIR sets it, too."""
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +34,7 @@ def main(arguments: list[str]) -> int:
         from ztb_jax.training import evaluate
 
         loop.use_compilation_cache()
-        result = evaluate.judge(run, reporter, slice_name=command.slice)
+        result = evaluate.judge(run, reporter, slice_name=command.slice, cache_dir=command.cache_dir)
     evaluate.print_result(result)
-    sys.stdout.write(f"{run.report}\n")
+    sys.stdout.write(f"{run.results(command.slice)[1]}\n")
     return 0

@@ -7,6 +7,8 @@ from typing import Any
 import tyro
 
 from ztb_jax.config import Config, flat, layered, resolve
+from ztb_jax.runs import directory
+from ztb_jax.training.interrupt import stop_requests
 from ztb_jax.training.progress import Reporter
 
 STATUS = {"completed": 0, "failed": 1, "cancelled": 130}
@@ -15,13 +17,15 @@ STATUS = {"completed": 0, "failed": 1, "cancelled": 130}
 def main(arguments: list[str]) -> int:
     """Run the main job; its last line on standard output is the run directory."""
     config = parse(arguments)
-    with Reporter() as reporter:
+    directory.check_name(config.run.root, config.run.id)
+    # From before jax is imported: an interrupt in the middle of that import ends in its own traceback.
+    with stop_requests() as stop, Reporter() as reporter:
         reporter.phase("loading", "jax")
         from ztb_jax.runs import loop
         from ztb_jax.training import evaluate, job
 
         loop.use_compilation_cache()
-        outcome = job.train(config, reporter)
+        outcome = job.train(config, reporter, stop)
     if outcome.result is not None:
         evaluate.print_result(outcome.result)
     if outcome.metadata["error"] is not None:

@@ -1,5 +1,7 @@
 """From a frame to the arrays that environments and learners read."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +18,31 @@ class MarketData(struct.PyTreeNode):
       features: [T, F] float32, scaled; nothing in it is later than the slice.
       env_params: bars and costs; `first` is the first bar with a whole window of valid features.
       reward_scale: [] float32, what a learner multiplies rewards by.
+      lookback: rows that an observation takes; the first bar observed is lookback - 1.
     """
 
     features: jax.Array
     env_params: EnvParams
     reward_scale: jax.Array
+    lookback: int = struct.field(pytree_node=False)
+
+    @property
+    def num_steps(self) -> int:
+        """Bars that an account can play from the first to the last of the slice."""
+        return self.features.shape[0] - self.lookback
+
+
+def check_lookback(policy: Any, data: MarketData) -> None:
+    """Refuse data whose first bars lack a part of the policy's window.
+
+    Raises:
+      ValueError: the lookbacks differ.
+    """
+    if policy.lookback != data.lookback:
+        raise ValueError(
+            f"the policy looks back {policy.lookback} bars and the data were cut for {data.lookback}: give "
+            "make_policy and make_market_data the same lookback"
+        )
 
 
 def make_market(frame: pd.DataFrame) -> Market:
@@ -31,7 +53,15 @@ def make_market(frame: pd.DataFrame) -> Market:
 
 
 def make_costs(*, fee_rate: float, half_spread: float, slippage: float) -> Costs:
-    """Costs as strongly typed scalars, so that no value of theirs recompiles anything."""
+    """Costs as strongly typed scalars, so that no value of theirs recompiles anything.
+
+    Raises:
+      ValueError: a cost is negative, not finite, or all of the notional.
+    """
+    given = {"fee_rate": fee_rate, "half_spread": half_spread, "slippage": slippage}
+    wrong = [f"{name} is {value}" for name, value in given.items() if not 0.0 <= value < 1.0]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)}: give fractions of the notional from 0 to below 1")
     return Costs(jnp.float32(fee_rate), jnp.float32(half_spread), jnp.float32(slippage))
 
 
@@ -85,4 +115,5 @@ def make_market_data(
             stop=jnp.int32(len(rows)),
         ),
         reward_scale=jnp.float32(1.0 / spread if spread > 0 else 1.0),
+        lookback=lookback,
     )

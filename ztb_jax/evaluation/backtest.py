@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs import ledger, single
-from envs.types import EnvParams
-from ztb_jax.data.market import MarketData
+from envs.types import Env, EnvParams
+from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.policies.policy import Policy
 
 
@@ -54,19 +54,23 @@ def _step(carry, level, params: EnvParams):
     return (moved.replace(account=account), dead), trace
 
 
-def make_policy_backtest(policy: Policy, levels: tuple[float, ...], *, num_steps: int):
-    """(params, data) -> Trace of the most probable action at every bar, compiled once.
+def make_policy_backtest(policy: Policy, env: Env) -> Callable[[Any, MarketData], Trace]:
+    """(params, data) -> Trace of the most probable action at every bar; compiles once for each length.
 
     Args:
       policy: the network.
-      levels: the environment's levels.
-      num_steps: stop - 1 - first of the slices it will be given.
+      env: what it was trained in.
+
+    Raises:
+      ValueError: the policy has another number of actions; and, when called, the data another lookback.
     """
+    if policy.num_actions != env.num_actions:
+        raise ValueError(f"the policy has {policy.num_actions} actions and the environment {env.num_actions}")
 
     def run(params: Any, data: MarketData) -> Trace:
-        contexts = policy.encode(params, data.features)
-        contexts = jax.lax.dynamic_slice_in_dim(contexts, data.env_params.first, num_steps)
-        table = jnp.asarray(levels, jnp.float32)
+        check_lookback(policy, data)
+        contexts = policy.encode(params, data.features)[data.lookback - 1 : -1]
+        table = jnp.asarray(env.levels, jnp.float32)
 
         def step(carry, context):
             log_probs, _ = policy.apply(params, context, single.observe(carry[0]).account)

@@ -8,6 +8,8 @@ CAVEAT = "One slice is not evidence of an edge."
 # Returns that agree to half a basis point are told apart by nothing a reader can see.
 LEVEL = 5e-5
 SAME = 1e-6
+# Slices that made the policy: what it earns there says nothing about what it will.
+SEEN = {"train": "the policy was trained on these bars", "validation": "the policy was chosen on these bars"}
 
 
 def verdict_sentence(metrics_by_name: Mapping[str, Metrics], *, slice_name: str = "test") -> str:
@@ -41,6 +43,11 @@ def verdict_sentence(metrics_by_name: Mapping[str, Metrics], *, slice_name: str 
         return (
             f"Buy-and-hold in disguise on {where}: it held the same position on every bar and made the same "
             f"{_made(policy)} net of costs."
+        )
+    if slice_name in SEEN:
+        return (
+            f"No judgement, {SEEN[slice_name]}: it made {_made(policy)} on {where} and buy-and-hold "
+            f"{_made(market)} net of costs."
         )
     return " ".join([_comparison(policy, market, where), *_remarks(metrics_by_name)])
 

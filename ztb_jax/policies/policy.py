@@ -20,12 +20,14 @@ class Policy(NamedTuple):
       encode: (params, features [T, F]) -> context [T, D]; row t uses rows t-lookback+1..t only.
       apply: (params, context [..., D], account [..., K]) -> (log_probs [..., A], value [...]).
       lookback: rows of features that a context depends on; the first lookback-1 bars cannot be traded.
+      num_actions: A.
     """
 
     init: Callable[[jax.Array], Params]
     encode: Callable[[Params, jax.Array], jax.Array]
     apply: Callable[[Params, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     lookback: int
+    num_actions: int
 
 
 def make_policy(
@@ -66,4 +68,4 @@ def make_policy(
         logits, value = outputs
         return jax.nn.log_softmax(logits), value
 
-    return Policy(init=init, encode=encode, apply=apply, lookback=lookback)
+    return Policy(init=init, encode=encode, apply=apply, lookback=lookback, num_actions=num_actions)

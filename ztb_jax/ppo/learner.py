@@ -9,7 +9,7 @@ from flax import struct
 
 from envs.transforms import autoreset, vectorise
 from envs.types import Env
-from ztb_jax.data.market import MarketData
+from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.keys import split_named
 from ztb_jax.learner import Learner
 from ztb_jax.policies.policy import Policy
@@ -39,7 +39,6 @@ def make_ppo(
     env: Env,
     policy: Policy,
     *,
-    episode_bars: int,
     num_accounts: int = 1024,
     rollout_bars: int = 64,
     sharing: int = 8,
@@ -62,9 +61,9 @@ def make_ppo(
     None. Adam has epsilon 1e-5; gradients are clipped by their global norm.
 
     Args:
-      env: one account's environment.
+      env: one account's environment; its window is a multiple of `rollout_bars`, so that windows end with
+        rollouts.
       policy: the network; its first `lookback - 1` bars are not traded.
-      episode_bars: the environment's window, a multiple of `rollout_bars`, so that windows end with rollouts.
       num_accounts: accounts in parallel, a multiple of `sharing`.
       rollout_bars: bars played between updates.
       sharing: accounts on the same bars. More is faster (the market is encoded once for all of them) and
@@ -83,13 +82,17 @@ def make_ppo(
       normalise_advantage: per minibatch, to mean 0 and deviation 1.
 
     Raises:
-      ValueError: sizes that do not divide; all findings at once.
+      ValueError: sizes that do not divide, all findings at once; another number of actions than the policy's.
+        From `init`: data of another lookback, or shorter than a window.
 
     Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347.
     """
+    episode_bars = env.episode_bars
     _check_sizes(
         episode_bars=episode_bars, num_accounts=num_accounts, rollout_bars=rollout_bars, sharing=sharing
     )
+    if policy.num_actions != env.num_actions:
+        raise ValueError(f"the policy has {policy.num_actions} actions and the environment {env.num_actions}")
     num_groups = num_accounts // sharing
     cut = choose_minibatching(num_groups=num_groups, sharing=sharing, num_minibatches=num_minibatches)
     batch_env = autoreset(vectorise(env, num_groups=num_groups, sharing=sharing))
@@ -106,6 +109,12 @@ def make_ppo(
     )
 
     def init(key, data: MarketData) -> PPOState:
+        check_lookback(policy, data)
+        if data.num_steps < episode_bars:
+            raise ValueError(
+                f"the data have {data.num_steps} bars to play and a window needs {episode_bars}: give more "
+                "bars, or an environment of shorter windows"
+            )
         keys = split_named(key, "policy", "env", "phase", "train")
         params = policy.init(keys["policy"])
         env_state, _ = batch_env.reset(keys["env"], data.env_params)

@@ -7,6 +7,7 @@ runs/<run_id>/
   checkpoints/<window>/  the whole carry, the best policy so far and the counters
   evaluation.json      the out-of-sample result
   report.html          the same for a person
+  evaluation-<slice>.json, report-<slice>.html  a look at another slice, when asked for
 """
 
 import json
@@ -41,6 +42,12 @@ class RunDirectory:
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
 
+    def results(self, slice_name: str) -> tuple[Path, Path]:
+        """Where the JSON and the page of a slice go; the run's own verdict is the test slice's."""
+        if slice_name == "test":
+            return self.evaluation, self.report
+        return self.path / f"evaluation-{slice_name}.json", self.path / f"report-{slice_name}.html"
+
     def relative(self, path: Path) -> str:
         """`path` as metadata names it: relative to the run directory, POSIX."""
         return path.relative_to(self.path).as_posix()
@@ -58,10 +65,7 @@ def create(root: str | Path, run_id: str | None, *, now: datetime | None = None)
       RunError: the name is taken or unusable, or the folder cannot be written.
     """
     root = Path(root)
-    if run_id is not None and not RUN_ID.fullmatch(run_id):
-        raise RunError(
-            f"run.id {run_id!r} cannot name a directory: use letters, digits, dot, dash and underscore"
-        )
+    check_name(root, run_id)
     base = run_id or f"{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%SZ')}-{commit() or 'nogit'}"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -75,6 +79,26 @@ def create(root: str | Path, run_id: str | None, *, now: datetime | None = None)
     return RunDirectory(path)
 
 
+def check_name(root: str | Path, run_id: str | None) -> None:
+    """Refuse early what `create` would refuse late: nothing is made.
+
+    Raises:
+      RunError: the name is taken or unusable.
+    """
+    if run_id is None:
+        return
+    if not RUN_ID.fullmatch(run_id):
+        raise RunError(
+            f"run.id {run_id!r} cannot name a directory: use letters, digits, dot, dash and underscore"
+        )
+    if (Path(root) / run_id).exists():
+        raise _taken(Path(root) / run_id)
+
+
+def _taken(path: Path) -> RunError:
+    return RunError(f"{path} exists: choose another --run.id, or remove that run if it is not needed")
+
+
 def _claim(root: Path, base: str, *, numbered: bool) -> Path:
     """Make `root/base`; a generated name that another run took in the same second gets a number."""
     attempt = 1
@@ -84,9 +108,7 @@ def _claim(root: Path, base: str, *, numbered: bool) -> Path:
             path.mkdir()
         except FileExistsError:
             if not numbered:
-                raise RunError(
-                    f"{path} exists: choose another --run.id, or remove that run if it is not needed"
-                ) from None
+                raise _taken(path) from None
             attempt += 1
         else:
             return path

@@ -40,27 +40,34 @@ def load_frame(config: Config) -> pd.DataFrame:
     )
 
 
-def saved_config(run: directory.RunDirectory) -> Config:
-    """The configuration that `run` was made with."""
-    return resolve(file=run.config, environ={})
+def saved_config(run: directory.RunDirectory, *, cache_dir: str | None = None) -> Config:
+    """The configuration that `run` was made with; its prices may by now be in another `cache_dir`."""
+    flags = {} if cache_dir is None else {"data.cache_dir": cache_dir}
+    return resolve(file=run.config, environ={}, flags=flags)
 
 
 def backtest_of(config: Config, prepared: build.Prepared, name: str):
     """(params) -> Trace of the deterministic policy on the slice `name`."""
-    data = prepared.slices[name]
-    start, stop = getattr(prepared.split, name)
     policy = build.make_network(config, num_features=prepared.num_features)
-    run = make_policy_backtest(policy, config.env.levels, num_steps=stop - 1 - start)
-    return lambda params: jax.device_get(run(params, data))
+    run = make_policy_backtest(policy, build.make_environment(config))
+    return lambda params: jax.device_get(run(params, prepared.slices[name]))
 
 
-def judge(run: directory.RunDirectory, reporter: Reporter, *, slice_name: str = "test") -> dict[str, Any]:
+def judge(
+    run: directory.RunDirectory,
+    reporter: Reporter,
+    *,
+    slice_name: str = "test",
+    cache_dir: str | None = None,
+) -> dict[str, Any]:
     """Evaluate the saved policy of `run` and write `evaluation.json` and `report.html`.
 
     Args:
       run: the run.
       reporter: told the phases.
-      slice_name: "test", or another slice to look at; only the test slice was kept from every choice.
+      slice_name: "test", or another slice to look at, which goes to files of its own; only the test slice was
+        kept from every choice.
+      cache_dir: where the prices are, when not where the run had them.
 
     Returns:
       What `evaluation.json` holds.
@@ -68,7 +75,7 @@ def judge(run: directory.RunDirectory, reporter: Reporter, *, slice_name: str = 
     Raises:
       RunError: the run has no checkpoint, or its data have changed.
     """
-    config = saved_config(run)
+    config = saved_config(run, cache_dir=cache_dir)
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
     frame = load_frame(config)
     known = directory.read_json(run.metadata)["data"]["content_hash"]
@@ -115,6 +122,7 @@ def judge_prepared(
         "chosen_window": counters["best_window"],
         "beats_buy_and_hold": bool(accounts["policy"].equity[-1] > accounts["buy_and_hold"].equity[-1]),
         "verdict": verdict_sentence(metrics, slice_name=slice_name),
+        "notes": _notes(run, config, prepared),
         "strategies": metrics,
     }
     strategies = {
@@ -124,10 +132,12 @@ def judge_prepared(
     page = dataclasses.replace(
         _page(run, config, prepared, slice_name=slice_name),
         strategies=strategies,
+        notes=result["notes"],
         trades=_trades(config, prepared, (start, stop), accounts["policy"], traces["policy"]),
     )
-    directory.write_json(run.evaluation, result)
-    directory.write_text(run.report, report.render(page))
+    result_file, page_file = run.results(slice_name)
+    directory.write_json(result_file, result)
+    directory.write_text(page_file, report.render(page))
     return result
 
 
@@ -154,7 +164,7 @@ def print_result(result: dict[str, Any]) -> None:
         cells = [strategies[name][key] for name in names]
         texts = ["–" if cell is None else form(cell) for cell in cells]
         lines.append(f"{label:<17}" + "".join(f"{text:>15}" for text in texts))
-    sys.stdout.write("\n".join([*lines, "", result["verdict"], ""]) + "\n")
+    sys.stdout.write("\n".join([*lines, "", result["verdict"], *result["notes"], ""]) + "\n")
 
 
 def _growth(fraction: float) -> str:
@@ -184,25 +194,39 @@ def _page(run, config, prepared, *, slice_name: str) -> report.Report:
         data=metadata["data"],
         config=as_dict(config),
         environment=metadata["environment"],
-        notes=_notes(config, prepared, slice_name),
     )
 
 
-def _notes(config, prepared, slice_name: str) -> list[str]:
+def _notes(run, config, prepared) -> list[str]:
     """What a reader must know to believe the figures as far as they go, and no further."""
-    notes = [] if slice_name == "test" else [f"The {slice_name} slice was used to make this policy."]
+    metadata = directory.read_json(run.metadata)
+    notes = []
+    done, planned = metadata["env_steps_total"], metadata["target_env_steps"]
+    if done < planned:
+        why = metadata["halt_reason"] or "it did not finish"
+        notes.append(f"Training ended at {done / planned:.0%} of the planned steps: {why}.")
+    if metadata["best_window"] == 0 and metadata["windows_emitted"] > 1:
+        notes.append("The policy is the first window's: on the validation slice no later one did better.")
+    return notes + _stale_opens(config, prepared)
+
+
+def _stale_opens(config, prepared) -> list[str]:
+    """A note when many opens are the close before, or bars have one price: the fills there are idealised."""
     if config.data.symbol.startswith(SYNTHETIC):
-        return notes
-    opened, closed = (prepared.frame[name].to_numpy() for name in ("open", "close"))
-    stale = np.append(False, opened[1:] == closed[:-1])
-    for name, (start, stop) in prepared.split._asdict().items():
-        share = float(stale[start:stop].mean())
-        if share > STALE_OPENS:
-            notes.append(
-                f"On {share:.0%} of the {name} slice's bars the open is the close before to the last digit: "
-                "the source has no opens of its own there, and an order fills at the price it was decided on."
-            )
-    return notes
+        return []
+    bars = {name: prepared.frame[name].to_numpy() for name in ("open", "high", "low", "close")}
+    no_gap = np.append(False, bars["open"][1:] == bars["close"][:-1])
+    one_price = (bars["high"] == bars["low"]) & (bars["open"] == bars["close"])
+    shares = {
+        name: float((no_gap | one_price)[start:stop].mean())
+        for name, (start, stop) in prepared.split._asdict().items()
+    }
+    if max(shares.values()) <= STALE_OPENS:
+        return []
+    told = ", ".join(f"{share:.0%} of the {name} bars" for name, share in shares.items())
+    return [
+        f"The open is the close before, or a bar has one price, on {told}: fills there may be optimistic."
+    ]
 
 
 def _trades(config, prepared, bounds, account: compare.Account, trace: Trace) -> list[report.Trade]:

@@ -3,7 +3,6 @@
 import os
 import platform
 from importlib.metadata import version
-from threading import Event
 from typing import Any, NamedTuple
 
 import jax
@@ -16,10 +15,10 @@ from ztb_jax.evaluation import compare
 from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory, loop
 from ztb_jax.training import evaluate
-from ztb_jax.training.interrupt import stop_requests
+from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 
-CANCELLED = "interrupted by the user"
+STOPPED = "stopped by "
 PATIENCE = "validation has not improved for run.patience_windows"
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pandas", "ztb-jax")
 
@@ -38,25 +37,30 @@ class Outcome(NamedTuple):
     result: dict[str, Any] | None
 
 
-def train(config: Config, reporter: Reporter) -> Outcome:
+def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -> Outcome:
     """Run the job that `config` describes.
 
     Args:
       config: resolved.
       reporter: told phases and progress; keeps `run_metadata.json` up to date.
+      stop: looked at between phases and windows.
 
     Raises:
       UserError: the data or the run directory cannot be used; nothing was written.
     """
+    stop = stop or StopRequest()
+    stop.check()
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
     frame = evaluate.load_frame(config)
     reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
     prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
+    stop.check()
     run = directory.create(config.run.root, config.run.id)
     directory.write_json(run.config, as_dict(config))
     reporter.attach(
         run,
         status="running",
+        process={"pid": os.getpid(), "host": platform.node()},
         target_env_steps=build.num_windows(config) * build.window_env_steps(config),
         env_steps_total=0,
         windows_emitted=0,
@@ -74,31 +78,33 @@ def train(config: Config, reporter: Reporter) -> Outcome:
         environment=environment_facts(),
     )
     try:
-        result = _train_and_judge(config, prepared, run, reporter)
+        result = _train_and_judge(config, prepared, run, reporter, stop=stop)
     except BaseException as error:
         # Recorded for whoever reads the run, then raised on: nothing is swallowed.
-        status = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
+        stopped = isinstance(error, KeyboardInterrupt)
+        told = "stopped at once, before it was judged" if stopped else f"{type(error).__name__}: {error}"
         reporter.update(
-            status=status, error=f"{type(error).__name__}: {error}", finished_at=directory.timestamp()
+            status="cancelled" if stopped else "failed", error=told, finished_at=directory.timestamp()
         )
         raise
     return Outcome(run, reporter.metadata, result)
 
 
-def _train_and_judge(config, prepared, run, reporter) -> dict[str, Any] | None:
-    with stop_requests() as stop:
-        reason = _train(config, prepared, run, reporter, stop)
+def _train_and_judge(config, prepared, run, reporter, *, stop: StopRequest) -> dict[str, Any] | None:
+    reason = _train(config, prepared, run, reporter, stop)
+    cancelled = reason is not None and reason.startswith(STOPPED)
     if reason in gates.REASONS.values():
         window = reporter.metadata["failed_window"]
         error = f"window {window}: {reason}; the checkpoint holds the last good state"
         reporter.update(status="failed", error=error, finished_at=directory.timestamp())
         return None
+    fraction = reporter.metadata["env_steps_total"] / reporter.metadata["target_env_steps"]
+    reporter.update(halt_reason=reason)
     result = evaluate.judge_prepared(run, reporter, config, prepared)
     reporter.update(
-        status="cancelled" if reason == CANCELLED else "completed",
+        status="cancelled" if cancelled else "completed",
         verdict=result["verdict"],
-        halt_reason=reason,
-        fraction=1.0,
+        fraction=fraction,
         finished_at=directory.timestamp(),
     )
     return result
@@ -107,7 +113,7 @@ def _train_and_judge(config, prepared, run, reporter) -> dict[str, Any] | None:
 class _Windows:
     """What happens between windows: validate, remember the best, checkpoint, report, and say when to stop."""
 
-    def __init__(self, config, *, prepared, run, reporter, manager, learner, stop: Event):
+    def __init__(self, config, *, prepared, run, reporter, manager, learner, stop: StopRequest):
         self.config, self.run, self.reporter = config, run, reporter
         self.manager, self.learner, self.stop = manager, learner, stop
         self.validate = evaluate.backtest_of(config, prepared, "validation")
@@ -198,21 +204,22 @@ class _Windows:
         if verdict != gates.HEALTHY:
             self.reporter.update(failed_window=number)
             return gates.REASONS[verdict]
-        if self.stop.is_set():
-            return CANCELLED
+        if self.stop.signal is not None:
+            return STOPPED + self.stop.signal
         patience = self.config.run.patience_windows
         if patience is not None and self.best_window is not None and number - self.best_window >= patience:
             return PATIENCE
         return None
 
 
-def _train(config, prepared, run, reporter, stop: Event) -> str | None:
+def _train(config, prepared, run, reporter, stop: StopRequest) -> str | None:
     """Train to the end or until something stops it; every checkpoint is durable on return."""
     learner = build.make_learner(config, num_features=prepared.num_features)
     data = prepared.slices["train"]
     reporter.phase("compile", f"{config.ppo.num_accounts:,} accounts on {jax.default_backend()}")
     state = loop.initialise(learner, config.seed, data)
     window = loop.compile_window(learner, state, data, num_updates=config.run.window_updates)
+    stop.check()
     count = build.num_windows(config)
     total = count * build.window_env_steps(config)
     reporter.phase("train", f"{total:,} environment steps in {count} windows")
