@@ -71,13 +71,17 @@ def advance(exposure, level, target, moves, costs):
     one = np.float32(1.0)
     gain = exposure * gap
     value = exposure + gain
+    if gain <= np.float32(-0.99):
+        return np.float32(0.0), np.float32(-0.99)
     if target != level:
         delta = target * (one + gain) - value
         notional = abs(delta)
         gain -= notional * edge + fee * (notional + delta * edge)
         value += delta
     move = value * body
-    gain = max(gain + move, np.float32(-0.99))
+    gain += move
+    if gain <= np.float32(-0.99):
+        return np.float32(0.0), np.float32(-0.99)
     return (value + move) / (one + gain), gain
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from envs.ledger import Book
+from envs.ledger import MAX_LOSS, Book
 from envs.types import Costs, Fill
 
 
@@ -14,6 +14,8 @@ def trade_to(book: Book, level: jax.Array, costs: Costs) -> tuple[Book, Fill]:
     notional at that price. Asking again for the level one has keeps the units: a drifting exposure is not
     rebalanced.
 
+    A book that a gap has liquidated trades nothing: there is no equity to size a position by.
+
     Args:
       book: marked at the price of the fill.
       level: [] target exposure as a fraction of equity.
@@ -22,6 +24,7 @@ def trade_to(book: Book, level: jax.Array, costs: Costs) -> tuple[Book, Fill]:
     Returns:
       The book after the trade, and what was executed.
     """
+    level = jnp.where(book.gain <= -MAX_LOSS, book.level, level)
     delta = jnp.where(level == book.level, 0.0, level * (1.0 + book.gain) - book.value)
     notional = jnp.abs(delta)
     edge = costs.half_spread + costs.slippage

@@ -58,12 +58,18 @@ def mark(book: Book, simple_return: jax.Array) -> Book:
     return book.replace(gain=book.gain + move, value=book.value + move)
 
 
+def liquidate(book: Book) -> Book:
+    """The book without its holding where the loss has reached `MAX_LOSS`: what was posted is gone."""
+    broke = book.gain <= -MAX_LOSS
+    return book.replace(gain=jnp.where(broke, -MAX_LOSS, book.gain), value=jnp.where(broke, 0.0, book.value))
+
+
 def close_book(account: Account, book: Book) -> Account:
     """The account at the close; its loss over the bar is at most `MAX_LOSS` of the equity."""
-    gain = jnp.maximum(book.gain, -MAX_LOSS)
+    book = liquidate(book)
     return Account(
-        log_equity=account.log_equity + jnp.log1p(gain),
-        gain=gain,
-        exposure=book.value / (1.0 + gain),
+        log_equity=account.log_equity + jnp.log1p(book.gain),
+        gain=book.gain,
+        exposure=book.value / (1.0 + book.gain),
         level=book.level,
     )

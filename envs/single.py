@@ -65,7 +65,7 @@ def level_of(action: jax.Array, levels: Sequence[float]) -> jax.Array:
 def advance(state: State, level: jax.Array, params: EnvParams) -> tuple[State, TimeStep]:
     """One bar with the target exposure `level` [] itself instead of an action's index."""
     before, bar = state.account, state.bar + 1
-    at_open = ledger.mark(ledger.open_book(before), params.market.gap[bar])
+    at_open = ledger.liquidate(ledger.mark(ledger.open_book(before), params.market.gap[bar]))
     traded, fill = execution.trade_to(at_open, level, params.costs)
     account = ledger.close_book(before, ledger.mark(traded, params.market.body[bar]))
     state = State(bar=bar, end=state.end, account=account)

@@ -102,6 +102,48 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, words):
     assert words in findings(tmp_path, text)[0]
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    told = findings(tmp_path, "ppo: {gamma: .5}\nseed: 1\nppo: {lam: .5}\n")
+    assert "'ppo' stands a second time in line 3" in told[0]
+
+
+def test_yaml_that_refers_to_itself_is_refused(tmp_path):
+    assert (
+        "not valid YAML" in findings(tmp_path, "&a [*a]")[0]
+        or "must be a mapping" in findings(tmp_path, "&a [*a]")[0]
+    )
+    assert "not valid YAML" in findings(tmp_path, "a: " + "[" * 5000)[0]
+
+
+def test_dates_and_names_of_digits_are_texts_wherever_they_come_from(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("data: {start: 2015-01-01}\nrun: {id: 20260101}\n")
+    config = resolve(file=file, environ={"ZTB_DATA__END": "2016-01-01", "ZTB_DATA__SYMBOL": "NO"})
+    assert (config.data.start, config.data.end) == ("2015-01-01", "2016-01-01")
+    assert (config.run.id, config.data.symbol) == ("20260101", "NO")
+
+
+def test_a_variable_gives_numbers_lists_flags_and_none():
+    environ = {
+        "ZTB_PPO__LEARNING_RATE": "3e-4",
+        "ZTB_ENV__LEVELS": "[0, 0.5, 1]",
+        "ZTB_POLICY__SHARED_TORSO": "false",
+        "ZTB_PPO__VALUE_CLIP": "none",
+        "ZTB_SEED": "7",
+    }
+    config = resolve(environ=environ)
+    assert config.env.levels == (0.0, 0.5, 1.0)
+    assert (config.seed, config.policy.shared_torso, config.ppo.value_clip) == (7, False, None)
+    assert config.ppo.learning_rate == 3e-4
+
+
+@pytest.mark.parametrize(
+    "key", ["ppo.num_accounts", "policy.width", "data.synthetic_bars", "run.total_env_steps"]
+)
+def test_sizes_beyond_any_machine_are_refused(key):
+    assert any("less than or equal" in line for line in findings(flags={key: 10**18}))
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the configuration file"):
         resolve(file=tmp_path / "absent.yaml", environ={})

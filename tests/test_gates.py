@@ -39,6 +39,20 @@ def test_a_healthy_gate_changes_no_bit():
     assert not np.asarray(metrics["verdict"]).any()
 
 
+def test_a_verdict_stays_though_later_metrics_are_fine():
+    def step(state, data):
+        return state + 1, {"loss": jnp.where(data == 2, jnp.inf, 0.0)}
+
+    learner = gates.gated(
+        Learner(lambda key, data: jnp.int32(0), step, lambda state: state, 1), gates.finite("loss")
+    )
+    state = learner.init(jax.random.key(0), 0)
+    for data in range(5):
+        state, metrics = learner.step(state, jnp.int32(data))
+    assert int(metrics["verdict"]) == gates.NOT_FINITE
+    assert int(state.learner) == 2
+
+
 def test_a_tripped_gate_freezes_the_last_good_state_for_good():
     before, _ = play(walker(99), 4)
     guarded, metrics = play(gates.gated(walker(4), gates.finite("loss")), 9)

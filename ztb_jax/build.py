@@ -153,4 +153,9 @@ def _first_observable(features: Features, lookback: int) -> int:
             f"features of {holes.size} bars after the warm-up are not finite, first at row {holes[0]}: "
             "drop those bars on import, or take a recipe without that column"
         )
+    if warm + lookback > len(features.valid):
+        raise DataError(
+            f"features.lookback ({lookback}) and a warm-up of {warm} bars leave nothing of "
+            f"{len(features.valid)} bars: lower features.lookback or give more bars"
+        )
     return warm + lookback - 1

@@ -5,19 +5,31 @@ Precedence: flag > environment variable > file > default. A key `section.name` i
 """
 
 import dataclasses
+import datetime
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from ztb_jax.errors import ConfigError
 
-Positive = Annotated[int, Field(gt=0)]
+
+def _as_text(value: Any) -> Any:
+    """Dates and numbers that YAML made out of a text, as the text again."""
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Positive = Annotated[int, Field(gt=0, le=10**15)]
+Size = Annotated[int, Field(gt=0, le=2**24)]
+Bars = Annotated[int, Field(gt=0, le=10**7)]
+Text = Annotated[str, BeforeValidator(_as_text)]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -33,15 +45,15 @@ class DataConfig:
 
     __pydantic_config__ = STRICT
 
-    symbol: str = "SP500"
+    symbol: Text = "SP500"
     """SP500 and NASDAQ are built in; synthetic/NAME is generated; the rest comes out of the cache."""
-    timeframe: str = "1d"
+    timeframe: Text = "1d"
     """Length of a bar: 1d, 4h, 15m."""
-    start: str | None = None
+    start: Text | None = None
     """Use bars from this date on, YYYY-MM-DD."""
-    end: str | None = None
+    end: Text | None = None
     """Use bars before this date, YYYY-MM-DD."""
-    cache_dir: str | None = None
+    cache_dir: Text | None = None
     """Folder of imported prices; without it the user's cache."""
     train: Share = 0.6
     """Share of the bars that is trained on."""
@@ -51,7 +63,7 @@ class DataConfig:
     """Share of the bars that is evaluated once."""
     embargo_bars: Annotated[int, Field(ge=0)] = 32
     """Bars dropped between slices; with at least features.lookback no window spans two slices."""
-    synthetic_bars: Positive = 20_000
+    synthetic_bars: Bars = 20_000
     """Length of a generated market."""
 
 
@@ -61,9 +73,9 @@ class FeatureConfig:
 
     __pydantic_config__ = STRICT
 
-    recipe: str = "default"
+    recipe: Text = "default"
     """Named list of indicators."""
-    lookback: Positive = 32
+    lookback: Bars = 32
     """Bars in the policy's window."""
     limit: Annotated[float, Field(gt=0.0)] = 5.0
     """Scaled features are clipped to plus and minus this many deviations."""
@@ -77,7 +89,7 @@ class EnvConfig:
 
     levels: tuple[float, ...] = (-1.0, 0.0, 1.0)
     """Target exposures, one for each action, as fractions of equity."""
-    episode_bars: Positive = 256
+    episode_bars: Bars = 256
     """Bars in an episode; a multiple of ppo.rollout_bars."""
     fee_rate: Fraction = 5e-4
     """Commission as a fraction of notional, once per side."""
@@ -95,7 +107,7 @@ class PolicyConfig:
 
     __pydantic_config__ = STRICT
 
-    width: Positive = 64
+    width: Annotated[int, Field(gt=0, le=2**14)] = 64
     """Units in each of the two layers."""
     shared_torso: bool = True
     """One network for actor and critic instead of one each."""
@@ -107,15 +119,15 @@ class PPOConfig:
 
     __pydantic_config__ = STRICT
 
-    num_accounts: Positive = 1024
+    num_accounts: Size = 1024
     """Accounts simulated in parallel."""
-    rollout_bars: Positive = 64
+    rollout_bars: Size = 64
     """Bars played between updates."""
-    sharing: Positive = 8
+    sharing: Size = 8
     """Accounts on the same bars: more is faster and noisier."""
-    epochs: Positive = 4
+    epochs: Size = 4
     """Passes over a rollout."""
-    num_minibatches: Positive = 4
+    num_minibatches: Size = 4
     """Gradient steps of a pass."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
     """Adam's, falling to zero over the run."""
@@ -143,13 +155,13 @@ class RunConfig:
 
     __pydantic_config__ = STRICT
 
-    root: str = "runs"
+    root: Text = "runs"
     """Folder of run directories."""
-    id: str | None = None
+    id: Text | None = None
     """Name of this run's directory; without it the time and the commit."""
     total_env_steps: Positive = 10_485_760
     """Environment steps to train, rounded up to whole windows."""
-    window_updates: Positive = 8
+    window_updates: Size = 8
     """Updates between validations, checkpoints and progress."""
     patience_windows: Positive | None = None
     """Stop when validation has not improved for this many windows; none trains to the end."""
@@ -260,16 +272,32 @@ def _round_up(value: int, step: int) -> int:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text())
+        tree = yaml.load(path.read_text(), Loader=_OnceLoader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration file {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid YAML: it refers to itself or nests too deep") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must be a mapping of sections such as `ppo:`, found {type(tree).__name__}")
     return tree
+
+
+class _OnceLoader(yaml.SafeLoader):
+    """YAML in which a key stands once: of two, plain YAML would silently drop the first."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                line = key_node.start_mark.line + 1
+                raise yaml.YAMLError(f"the key {key!r} stands a second time in line {line}: merge the two")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
 
 
 def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
@@ -315,9 +343,11 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _scalar(text: str) -> Any:
-    """A variable's text as YAML would read it, and as itself where that is no YAML."""
+    """A variable's text; a list or none as YAML reads it. Numbers are read by their key's type."""
+    if not (text.startswith("[") or text in {"", "~", "null", "none"}):
+        return text
     try:
-        return yaml.safe_load(text)
+        return yaml.safe_load("null" if text == "none" else text)
     except yaml.YAMLError:
         return text
 

@@ -14,6 +14,10 @@ class UserError(Exception):
         super().__init__("\n".join(self.findings))
 
 
+class JobError(Exception):
+    """A job that could not go on: the disk, the memory or the device gave out. Exit status 1."""
+
+
 class ConfigError(UserError):
     """A configuration key or value that cannot be used."""
 

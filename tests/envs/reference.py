@@ -34,7 +34,10 @@ def play(opened, closed, levels, *, start: int, initial_level: float, rules: Rul
     for step, level in enumerate(levels):
         bar = start + 1 + step
         quantity = fee = paid = fill = 0.0
-        if level != account.level:
+        gapped = account.equity(opened[bar]) <= 0.01 * equity
+        if gapped:  # liquidated at the open: nothing is left to hold or to trade with
+            account.cash, account.units = 0.01 * equity, 0.0
+        elif level != account.level:
             target_units = level * account.equity(opened[bar]) / opened[bar]
             quantity = target_units - account.units
             worse = rules.half_spread + rules.slippage
@@ -45,9 +48,9 @@ def play(opened, closed, levels, *, start: int, initial_level: float, rules: Rul
             account.level = level
             paid = abs(quantity) * abs(fill - opened[bar]) + fee
         after = account.equity(closed[bar])
-        broke = after <= 0.01 * equity
+        broke = gapped or after <= 0.01 * equity
         if broke:
-            after = 0.01 * equity
+            after, account.units = 0.01 * equity, 0.0
         rows.append(
             {
                 "equity": after,

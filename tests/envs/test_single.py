@@ -9,7 +9,8 @@ from arch.data import sp500
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from envs.ledger import open_account
+from envs.ledger import Account, open_account
+from envs.observations import account_view
 from envs.single import State, advance, make_single
 from envs.types import EnvParams
 from tests.envs.reference import Rules, play
@@ -200,6 +201,33 @@ def test_starts_cover_the_slice_and_stay_inside_it():
     drawn = env.draw(jax.random.key(0), (4000,), params)
     assert sorted(set(np.asarray(drawn.start).tolist())) == [5, 6, 7, 8]
     assert set(np.asarray(drawn.level).tolist()) == {-1.0, 0.0, 1.0}
+
+
+def test_the_account_view_is_level_and_exposure():
+    account = Account(*(jnp.float32(x) for x in (1, 2, 3, 4)))
+    np.testing.assert_array_equal(account_view(account), [account.level, account.exposure])
+    assert float(account.level) != float(account.exposure)
+
+
+def test_a_begun_account_holds_the_drawn_level_at_the_drawn_bar():
+    env = make_single(episode_bars=8)
+    params = make_params(FRAME, Rules(0, 0, 0, 0.1))
+    drawn = env.draw(jax.random.key(0), (4096,), params)
+    state = env.begin(drawn, params)
+    np.testing.assert_array_equal(state.account.level, drawn.level)
+    np.testing.assert_array_equal(state.account.exposure, drawn.level)
+    np.testing.assert_array_equal(state.bar, drawn.start)
+    correlation = np.corrcoef(np.asarray(drawn.start), np.asarray(drawn.level))[0, 1]
+    assert abs(correlation) < 0.06, "start and level come from keys of their own"
+
+
+def test_a_rich_account_that_loses_all_in_a_bar_is_closed_too():
+    params = make_params(crash_frame((0.0, -0.999)), Rules(0, 0, 0, 0.0))
+    rich = State(jnp.int32(1), jnp.int32(9), open_account(jnp.float32(1)).replace(log_equity=jnp.float32(3)))
+    state, out = advance(rich, jnp.float32(1), params)
+    assert bool(out.terminated)
+    np.testing.assert_allclose(state.account.log_equity, 3 + np.log(0.01), rtol=1e-5)
+    assert float(state.account.exposure) == 0.0
 
 
 @pytest.mark.parametrize("levels", [(), (1.0, 1.0)])

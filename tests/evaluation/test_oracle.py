@@ -227,3 +227,12 @@ def test_the_sine_market_at_60_bp_punishes_looking_one_bar_ahead():
 def test_ar1_policy_refuses(phi, sigma, cost, grid, match):
     with pytest.raises(ValueError, match=match):
         oracle.ar1_policy(phi, sigma, cost, grid=grid)
+
+
+def test_hindsight_over_many_levels_is_that_of_its_extremes_without_costs():
+    rng = np.random.default_rng(5)
+    body = rng.normal(0, 0.01, 60)
+    few = oracle.hindsight(np.zeros(60), body, levels=(-1.0, 0.0, 1.0), cost=0.0)
+    for count in (101, 201, 401):
+        many = oracle.hindsight(np.zeros(60), body, levels=np.linspace(-1, 1, count), cost=0.0)
+        np.testing.assert_allclose(many.log_growth, few.log_growth, rtol=1e-6)

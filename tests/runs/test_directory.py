@@ -14,7 +14,7 @@ NOW = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
 
 
 def test_a_generated_name_tells_time_and_commit_and_never_collides(tmp_path):
-    names = [directory.create(tmp_path, None, now=NOW).id for _ in range(3)]
+    names = [directory.create(tmp_path, None, {}, now=NOW).id for _ in range(3)]
     assert len(set(names)) == 3
     assert all(name.startswith("20261121T080000Z-") for name in names)
 
@@ -22,21 +22,21 @@ def test_a_generated_name_tells_time_and_commit_and_never_collides(tmp_path):
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/abs", "-x", "a b", "a" * 200, "x\n"])
 def test_a_name_that_is_no_plain_folder_is_refused(tmp_path, name):
     with pytest.raises(RunError, match="cannot name a directory"):
-        directory.create(tmp_path, name)
+        directory.create(tmp_path, name, {})
     assert not list(tmp_path.iterdir())
 
 
 def test_an_existing_run_is_refused(tmp_path):
-    directory.create(tmp_path, "once")
+    directory.create(tmp_path, "once", {})
     with pytest.raises(RunError, match=r"exists: choose another --run\.id"):
-        directory.create(tmp_path, "once")
+        directory.create(tmp_path, "once", {})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(RunError, match=r"--run\.root"):
-        directory.create(tmp_path / "runs", None)
+        directory.create(tmp_path / "runs", None, {})
 
 
 def test_find_refuses_what_is_no_run(tmp_path):
@@ -90,3 +90,19 @@ def test_damaged_json_is_told_with_its_path(tmp_path):
     path.write_text("{")
     with pytest.raises(RunError, match=r"config\.json is damaged"):
         directory.read_json(path)
+
+
+def test_a_failed_write_leaves_neither_half_a_file_nor_half_a_run(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "live.json"
+    directory.write_json(path, {"n": 1})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        directory.write_json(path, {"n": 2})
+    assert directory.read_json(path) == {"n": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["live.json"]
+    with pytest.raises(RunError, match="No space left on device; give a folder"):
+        directory.create(tmp_path / "runs", "x", {"a": 1})
+    assert not list((tmp_path / "runs").iterdir())

@@ -68,7 +68,7 @@ def test_a_run_leaves_every_artifact(finished):
     assert "buy-and-hold" in page
     assert page.count("<svg") >= 3
     assert sorted(p.name for p in finished.checkpoints.iterdir()) == ["2", "3"]
-    assert not list(finished.path.rglob("*.tmp"))
+    assert not [path for path in finished.path.iterdir() if path.name.startswith(".")]
 
 
 def test_the_configuration_of_a_run_resolves_to_itself(finished):
@@ -168,6 +168,73 @@ def test_a_users_mistake_is_one_message_and_leaves_nothing(tiny, tmp_path, capsy
     assert not root.exists()
 
 
+def test_a_configuration_from_a_pipe_is_read_once(tiny, tmp_path):
+    code = (
+        "import sys\nfrom ztb_jax.cli.train import parse\n"
+        "config = parse(sys.argv[1:])\nprint(config.seed, config.ppo.sharing, config.ppo.clip)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, "--config", "/dev/stdin", "--ppo.clip", "0.3"],
+        input=tiny.read_text(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == ["3", "4", "0.3"]
+
+
+def test_a_disk_that_fills_up_in_mid_run_is_recorded(tiny, tmp_path, monkeypatch, capsys):
+    def full(path, row):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(directory, "append_line", full)
+    assert train(tiny, tmp_path, "--run.id", "full") == 1
+    told = capsys.readouterr().err
+    assert "cannot be written any more" in told
+    assert "Traceback" not in told
+    facts = metadata(directory.find(tmp_path / "full"))
+    assert facts["status"] == "failed"
+    assert "No space left" in facts["error"]
+    assert not list((tmp_path / "full").glob(".*"))
+
+
+def test_a_disk_too_full_to_record_it_is_still_told(tiny, tmp_path, monkeypatch, capsys):
+    write = directory.write_json
+
+    def full(path, value):
+        if path.name == "run_metadata.json" and value.get("windows_emitted"):
+            raise OSError(28, "No space left on device", str(path))
+        write(path, value)
+
+    monkeypatch.setattr(directory, "write_json", full)
+    assert train(tiny, tmp_path, "--run.id", "full") == 1
+    assert "could not be brought up to date: No space left on device" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [('"fee_rate": 0.0005', '"fee_rate": 0.0'), ('"seed": 3', '"seed": 5'), ("{", "null {")]
+)
+def test_edited_settings_of_a_run_are_refused(tmp_path, finished, capsys, old, new):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    text = finished.config.read_text()
+    assert old in text
+    (copy / "config.json").write_text(text.replace(old, new, 1))
+    (copy / "run_metadata.json").write_text(finished.metadata.read_text())
+    assert run(["evaluate", str(copy)], prog="ztb") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", ""])
+def test_damaged_metadata_are_refused(tmp_path, finished, capsys, text):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    (copy / "config.json").write_bytes(finished.config.read_bytes())
+    (copy / "run_metadata.json").write_text(text)
+    assert run(["evaluate", str(copy)], prog="ztb") == 2
+    assert "run_metadata.json" in capsys.readouterr().err
+
+
 def test_a_run_id_that_exists_is_refused_and_its_run_untouched(tiny, finished, capsys):
     before = {path: path.read_bytes() for path in finished.path.rglob("*") if path.is_file()}
     assert train(tiny, finished.path.parent, "--run.id", "whole") == 2
@@ -201,12 +268,11 @@ def test_other_commands_refuse_with_two(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
-def test_changed_data_are_refused(tiny, tmp_path, finished, capsys):
-    copy = tmp_path / "copy"
-    copy.mkdir()
-    (copy / "config.json").write_text(finished.config.read_text().replace('"seed": 3', '"seed": 5'))
-    (copy / "run_metadata.json").write_text(finished.metadata.read_text())
-    assert run(["evaluate", str(copy)], prog="ztb") == 2
+def test_changed_data_are_refused(finished, monkeypatch, capsys):
+    frame = evaluate.load_frame(evaluate.saved_config(finished))
+    frame.iloc[7, 0] *= 1.0001
+    monkeypatch.setattr(evaluate, "load_frame", lambda config: frame)
+    assert run(["evaluate", str(finished.path)], prog="ztb") == 2
     assert "not those that" in capsys.readouterr().err
 
 

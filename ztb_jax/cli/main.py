@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from ztb_jax.errors import UserError
+from ztb_jax.errors import JobError, UserError
 
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 
@@ -40,6 +40,9 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
     except UserError as error:
         sys.stderr.write("".join(f"{prog}: {finding}\n" for finding in error.findings))
         return 2
+    except (JobError, OSError, MemoryError) as error:
+        sys.stderr.write(f"{prog}: {error or 'out of memory'}\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write(f"{prog}: interrupted\n")
         return 130

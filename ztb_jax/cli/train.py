@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from typing import Any
 
 import tyro
 
@@ -53,6 +52,5 @@ def parse(arguments: list[str]) -> Config:
         description="Train, choose and judge a policy. `--config FILE` reads YAML first; then "
         "ZTB_SECTION__KEY variables; then these flags.",
     )
-    before = flat(base)
-    flags: dict[str, Any] = {key: value for key, value in flat(flagged).items() if value != before[key]}
-    return resolve(file=known.config, flags=flags)
+    # The file and the variables were checked above, so what is found wrong now is a flag's.
+    return resolve(environ={}, flags=flat(flagged))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ztb_jax.data.market import MarketData
+from ztb_jax.errors import DataError
 from ztb_jax.evaluation import metrics, oracle
 from ztb_jax.evaluation.backtest import Trace, make_path_backtest
 
@@ -47,10 +48,18 @@ def account_of(trace: Trace, gap: np.ndarray) -> Account:
     Args:
       trace: of N steps.
       gap: [N] simple return from each close to the next open.
+
+    Raises:
+      DataError: the equity would overflow.
     """
     gain, exposure, traded, cost = (
         np.asarray(x, np.float64) for x in (trace.gain, trace.exposure, trace.traded, trace.cost)
     )
+    if np.log1p(gain).sum() > LARGEST_LOG_GROWTH:
+        raise DataError(
+            f"an account grows by e^{np.log1p(gain).sum():.0f} on this slice, beyond any number: judge "
+            "fewer bars (data.end)"
+        )
     equity = np.concatenate([[1.0], np.cumprod(1.0 + gain)])
     value = np.concatenate([[0.0], exposure]) * equity
     return Account(
@@ -91,7 +100,7 @@ def play_baselines(data: MarketData, *, levels: Sequence[float], seed: int) -> d
     Buy-and-hold takes level 1 at the first open and keeps it. Random draws a level for every bar; of
     `RANDOM_ACCOUNTS` such accounts the one of median growth stands for them. Hindsight is the best path of
     levels for one who knows every price, found at constant exposure and then played in the simulator; it is
-    left out where its equity would overflow.
+    left out where its equity would overflow, and where no path of levels survives.
 
     Args:
       data: the slice.
@@ -114,7 +123,10 @@ def play_baselines(data: MarketData, *, levels: Sequence[float], seed: int) -> d
         "flat": play(np.zeros(gap.size)),
         "random": play(drawn[median]),
     }
-    best = play(oracle.hindsight(gap, body, levels=tuple(levels), cost=one_way).path)
+    try:
+        best = play(oracle.hindsight(gap, body, levels=tuple(levels), cost=one_way).path)
+    except oracle.NoPathError:
+        return traces
     if np.log1p(best.gain.astype(np.float64)).sum() < LARGEST_LOG_GROWTH:
         traces["hindsight"] = best
     return traces

@@ -19,6 +19,10 @@ import numpy as np
 DEFAULT_LEVELS = (-1.0, 0.0, 1.0)
 
 
+class NoPathError(ValueError):
+    """Every allowed path is ruined or cannot be paid for."""
+
+
 class Hindsight(NamedTuple):
     """The best path with every price known.
 
@@ -83,8 +87,8 @@ def hindsight(
       cost: one-way cost, fraction of the value traded; may be infinite.
 
     Raises:
-      ValueError: arrays differ in length, are empty or not finite; no level; a negative cost; or no path
-        survives (every allowed level is ruined or unaffordable).
+      ValueError: arrays differ in length, are empty or not finite; no level; or a negative cost.
+      NoPathError: every allowed level is ruined or unaffordable.
     """
     gap, body = _checked_series(gap, "gap"), _checked_series(body, "body")
     if gap.shape != body.shape:
@@ -110,7 +114,7 @@ def hindsight(
     switched = switch[np.searchsorted(held, before), taken]
     growth = float(np.sum(_log_growth(before, gap) + switched + _log_growth(path, body)))
     if not np.isfinite(growth):
-        raise ValueError(f"No path over levels {allowed.tolist()} survives these prices: allow level 0.")
+        raise NoPathError(f"No path over levels {allowed.tolist()} survives these prices: allow level 0.")
     return Hindsight(path=path, log_growth=growth)
 
 
@@ -235,7 +239,9 @@ def _extend(carry, bar):
     origin = jnp.where(stay >= reached.max(axis=0), jnp.arange(held.size), reached.argmax(axis=0))
     value = reached.max(axis=0) + _log_or_ruin(held * body)
     top = value.max()
-    return (value - jnp.where(jnp.isfinite(top), top, 0.0), switch, held), origin.astype(jnp.int8)
+    return (value - jnp.where(jnp.isfinite(top), top, 0.0), switch, held), origin.astype(
+        jnp.int8 if held.size < 128 else jnp.int32
+    )
 
 
 def _retrace(index, origin):

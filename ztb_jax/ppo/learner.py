@@ -126,7 +126,7 @@ def make_ppo(
     def remaining(updates):
         if num_updates is None:
             return jnp.float32(1.0)
-        return jnp.maximum(0.0, 1.0 - updates.astype(jnp.float32) / num_updates)
+        return jnp.maximum(0.0, 1.0 - updates.astype(jnp.float32) / jnp.float32(num_updates))
 
     def step(state: PPOState, data: MarketData):
         keys = split_named(state.key, "next", "rollout", "update")

@@ -10,9 +10,11 @@ runs/<run_id>/
   evaluation-<slice>.json, report-<slice>.html  a look at another slice, when asked for
 """
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,6 +23,7 @@ from typing import Any
 
 from ztb_jax.errors import RunError
 
+RESERVED = 1 << 16  # bytes kept so that a full disk does not keep a run from saying how it ended
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -39,6 +42,7 @@ class RunDirectory:
         self.metadata = path / "run_metadata.json"
         self.windows = path / "metrics" / "windows.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.reserve = path / ".reserve"
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
 
@@ -53,30 +57,44 @@ class RunDirectory:
         return path.relative_to(self.path).as_posix()
 
 
-def create(root: str | Path, run_id: str | None, *, now: datetime | None = None) -> RunDirectory:
-    """A new, empty run directory.
+def create(
+    root: str | Path, run_id: str | None, config: Mapping[str, Any], *, now: datetime | None = None
+) -> RunDirectory:
+    """A new run directory that holds its configuration.
 
     Args:
       root: folder of run directories, created if need be.
       run_id: its name, or None for `YYYYmmddTHHMMSSZ-<commit>`.
+      config: plain values, for config.json.
       now: the time to name it by.
 
     Raises:
       RunError: the name is taken or unusable, or the folder cannot be written.
     """
-    root = Path(root)
+    root = Path(root).expanduser()
     check_name(root, run_id)
     base = run_id or f"{(now or datetime.now(UTC)).strftime('%Y%m%dT%H%M%SZ')}-{commit() or 'nogit'}"
     try:
         root.mkdir(parents=True, exist_ok=True)
         path = _claim(root, base, numbered=run_id is None)
-        (path / "metrics").mkdir()
+    except (OSError, ValueError) as error:
+        raise _unwritable(root, error) from None
+    run = RunDirectory(path)
+    try:
+        run.windows.parent.mkdir()
+        write_json(run.config, config)
+        run.reserve.write_bytes(bytes(RESERVED))
     except OSError as error:
-        raise RunError(
-            f"cannot create a run directory in {root}: {error.strerror}; give a folder that you can write "
-            "with --run.root"
-        ) from None
-    return RunDirectory(path)
+        shutil.rmtree(path, ignore_errors=True)
+        raise _unwritable(root, error) from None
+    return run
+
+
+def _unwritable(root: Path, error: OSError | ValueError) -> RunError:
+    cause = getattr(error, "strerror", None) or error
+    return RunError(
+        f"cannot create a run directory in {root}: {cause}; give a folder that you can write with --run.root"
+    )
 
 
 def check_name(root: str | Path, run_id: str | None) -> None:
@@ -91,8 +109,8 @@ def check_name(root: str | Path, run_id: str | None) -> None:
         raise RunError(
             f"run.id {run_id!r} cannot name a directory: use letters, digits, dot, dash and underscore"
         )
-    if (Path(root) / run_id).exists():
-        raise _taken(Path(root) / run_id)
+    if (Path(root).expanduser() / run_id).exists():
+        raise _taken(Path(root).expanduser() / run_id)
 
 
 def _taken(path: Path) -> RunError:
@@ -150,17 +168,25 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """As `write_json`, for any text."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append one compact JSON object, flushed."""
     with path.open("a") as file:
         file.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def sha256(path: Path) -> str:
+    """Hash of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -77,9 +77,17 @@ def judge(
     """
     config = saved_config(run, cache_dir=cache_dir)
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
+    metadata = directory.read_json(run.metadata)
+    try:
+        settings, bars = metadata["config_sha256"], metadata["data"]["content_hash"]
+    except (KeyError, TypeError):
+        raise RunError(
+            f"{run.metadata} lacks what a run knows of itself: restore it, or train again"
+        ) from None
+    if directory.sha256(run.config) != settings:
+        raise RunError(f"{run.config} is not the one the run was made with: restore it, or train again")
     frame = load_frame(config)
-    known = directory.read_json(run.metadata)["data"]["content_hash"]
-    if content_hash(frame) != known:
+    if content_hash(frame) != bars:
         raise RunError(
             f"the bars of {config.data.symbol} {config.data.timeframe} are not those that {run.path} was "
             "trained on: import that version of the file again, or train again"

@@ -11,6 +11,7 @@ import numpy as np
 from ztb_jax import build, gates
 from ztb_jax.config import Config, as_dict
 from ztb_jax.data.frame import content_hash
+from ztb_jax.errors import JobError
 from ztb_jax.evaluation import compare
 from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory, loop
@@ -55,8 +56,20 @@ def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -
     reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
     prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
     stop.check()
-    run = directory.create(config.run.root, config.run.id)
-    directory.write_json(run.config, as_dict(config))
+    run = directory.create(config.run.root, config.run.id, as_dict(config))
+    try:
+        _announce(config, prepared, run, reporter)
+        result = _train_and_judge(config, prepared, run, reporter, stop=stop)
+    except BaseException as error:
+        told = _recorded(error, run, reporter)
+        if told is error:
+            raise
+        raise told from error
+    run.reserve.unlink()
+    return Outcome(run, reporter.metadata, result)
+
+
+def _announce(config, prepared, run, reporter) -> None:
     reporter.attach(
         run,
         status="running",
@@ -75,19 +88,33 @@ def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -
         metrics_windows_path=run.relative(run.windows),
         checkpoints_dir=run.relative(run.checkpoints),
         data=_data_facts(prepared),
+        config_sha256=directory.sha256(run.config),
         environment=environment_facts(),
     )
+
+
+def _recorded(error: BaseException, run, reporter) -> BaseException:
+    """What to raise for `error`, once the run's metadata tell of it as far as the disk lets them."""
+    stopped = isinstance(error, KeyboardInterrupt)
+    told = "stopped at once, before it was judged" if stopped else f"{type(error).__name__}: {error}"
+    unsaid = ""
     try:
-        result = _train_and_judge(config, prepared, run, reporter, stop=stop)
-    except BaseException as error:
-        # Recorded for whoever reads the run, then raised on: nothing is swallowed.
-        stopped = isinstance(error, KeyboardInterrupt)
-        told = "stopped at once, before it was judged" if stopped else f"{type(error).__name__}: {error}"
+        run.reserve.unlink(missing_ok=True)
         reporter.update(
             status="cancelled" if stopped else "failed", error=told, finished_at=directory.timestamp()
         )
-        raise
-    return Outcome(run, reporter.metadata, result)
+    except OSError as again:
+        unsaid = f" (and {run.metadata} could not be brought up to date: {again.strerror})"
+    if isinstance(error, OSError):
+        return JobError(
+            f"{run.path} cannot be written any more: {error}{unsaid}. Free some space, or train again"
+        )
+    if isinstance(error, MemoryError | jax.errors.JaxRuntimeError):
+        return JobError(
+            f"the memory or the device gave out: {str(error).splitlines()[0]}{unsaid}. Lower "
+            "ppo.num_accounts, ppo.rollout_bars or policy.width"
+        )
+    return error
 
 
 def _train_and_judge(config, prepared, run, reporter, *, stop: StopRequest) -> dict[str, Any] | None:
