@@ -13,6 +13,7 @@ from ztb_jax.data import cache
 from ztb_jax.data.frame import COLUMNS, bars_per_year, canonical_timeframe
 from ztb_jax.data.imports import check_file, import_file, mending_options
 from ztb_jax.data.load import EMBEDDED, SYNTHETIC
+from ztb_jax.data.oddities import oddities
 from ztb_jax.data.synthetic import GENERATORS
 from ztb_jax.errors import DataError
 
@@ -140,7 +141,11 @@ def check(command: Check) -> int:
     lines += [str(finding) for finding in findings]
     if not findings:
         return _say(
-            [*lines, f"it imports as {timeframe}, {bars_per_year(pd.DatetimeIndex(index)):.1f} bars a year"]
+            [
+                *lines,
+                *(f"note: {note}" for note in oddities(reading.frame)),
+                f"it imports as {timeframe}, {bars_per_year(pd.DatetimeIndex(index)):.1f} bars a year",
+            ]
         )
     options = mending_options(reading.frame, timeframe=timeframe)
     _say([*lines, f"it imports with {options}" if options else "no option mends it"])

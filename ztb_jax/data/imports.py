@@ -11,6 +11,7 @@ import pandas as pd
 from ztb_jax.data import cache
 from ztb_jax.data.frame import PRICES, canonical_timeframe
 from ztb_jax.data.load import EMBEDDED
+from ztb_jax.data.oddities import oddities
 from ztb_jax.data.source import Reading, read_source
 from ztb_jax.data.validate import RULES, Finding, check, keep
 from ztb_jax.errors import DataError
@@ -24,7 +25,7 @@ class Summary:
       entry: what now stands in the cache.
       path: where.
       dropped: rows dropped, by rule.
-      notes: what was decided or mended while reading, one sentence each.
+      notes: what was decided or mended while reading, and what looks odd, one sentence each.
     """
 
     entry: cache.Entry
@@ -77,7 +78,7 @@ def import_file(
         raise _refused(f"{symbol} {timeframe}", path, findings, mend)
     entry = cache.make_entry(symbol, timeframe, frame, source=path.name, source_sha256=reading.sha256)
     entry = cache.write(frame, entry, cache_dir=cache_dir, replace=replace)
-    return Summary(entry, target, dropped, reading.notes)
+    return Summary(entry, target, dropped, (*reading.notes, *oddities(frame)))
 
 
 def check_file(path: Path | str, timeframe: str) -> tuple[Reading, list[Finding]]:
