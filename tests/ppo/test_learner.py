@@ -17,7 +17,7 @@ from ztb_jax.policies.policy import make_policy
 from ztb_jax.ppo.learner import make_ppo
 from ztb_jax.ppo.loss import ppo_loss
 from ztb_jax.ppo.rollout import collect, encode_bars
-from ztb_jax.ppo.update import choose_minibatching, samples_of, shuffled
+from ztb_jax.ppo.update import choose_minibatching, epoch_orders, make_update, samples_of, shuffled
 
 L, EPISODE, ROLLOUT = 4, 32, 16
 SIZES = {"num_accounts": 32, "rollout_bars": ROLLOUT}
@@ -151,7 +151,8 @@ def test_every_sample_is_used_once_in_an_epoch(sharing, axis):
     mark = jnp.arange(ROLLOUT * 32, dtype=jnp.float32).reshape(ROLLOUT, groups, sharing)
     cut = choose_minibatching(num_groups=groups, sharing=sharing, num_minibatches=2)
     assert cut.axis == axis
-    starts, dealt = shuffled(jax.random.key(0), rollout.start, samples._replace(value=mark), cut)
+    (order,) = epoch_orders(jax.random.key(0), epochs=1, cut=cut)
+    starts, dealt = shuffled(order, rollout.start, samples._replace(value=mark), cut)
     assert sorted(np.asarray(dealt.value).ravel().tolist()) == list(range(ROLLOUT * 32))
     # Each minibatch's starts still belong to its samples: the mark tells the group.
     group = (np.asarray(dealt.value)[:, 0, :, 0].astype(int) // sharing) % groups
@@ -202,6 +203,54 @@ def test_one_update_equals_the_same_steps_by_hand():
 
     expected = jax.tree.map(adam, before.params, grads)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), after.params, expected)
+
+
+def test_a_step_is_a_rollout_and_an_update_with_keys_of_their_own():
+    ppo = learner(epochs=2)
+    before = jax.jit(ppo.init)(jax.random.key(5), DATA)
+    after, _ = jax.jit(ppo.step)(before, DATA)
+    next_key, rollout_key, update_key = jax.random.split(before.key, 3)
+    env = autoreset(vectorise(ENV, num_groups=8, sharing=4))
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.scale_by_adam(eps=1e-5))
+    update = make_update(
+        POLICY,
+        optimizer,
+        choose_minibatching(num_groups=8, sharing=4, num_minibatches=2),
+        epochs=2,
+        clip=0.2,
+        value_clip=None,
+        value_weight=0.5,
+        normalise_advantage=True,
+    )
+
+    @jax.jit
+    def by_hand(state):
+        env_state, rollout = collect(
+            rollout_key,
+            POLICY,
+            env,
+            params=state.params,
+            env_state=state.env_state,
+            data=DATA,
+            rollout_bars=ROLLOUT,
+        )
+        samples = samples_of(rollout, gamma=0.95, lam=0.9)
+        params, _, _ = update(
+            update_key,
+            state.params,
+            state.optimizer,
+            start=rollout.start,
+            samples=samples,
+            data=DATA,
+            learning_rate=3e-4,
+            entropy_weight=0.01,
+        )
+        return params, env_state
+
+    params, env_state = by_hand(before)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.params, params)
+    jax.tree.map(np.testing.assert_array_equal, after.env_state, env_state)
+    np.testing.assert_array_equal(jax.random.key_data(after.key), jax.random.key_data(next_key))
 
 
 def test_schedules_fall_to_zero():

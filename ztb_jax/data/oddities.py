@@ -42,8 +42,9 @@ def _holes(index: pd.DatetimeIndex) -> list[str]:
     if not holes.size:
         return []
     widest = holes[spacing[holes].argmax()]
+    since = stamps[widest].astype("datetime64[s]")
     many = f"{holes.size} holes" if holes.size > 1 else "a hole"
     return [
         f"there {'are' if holes.size > 1 else 'is'} {many} in the bars, the widest of "
-        f"{spacing[widest]:.0f} days after {stamps[widest].astype('datetime64[s]')}: annual figures count fewer bars a year for it."
+        f"{spacing[widest]:.0f} days after {since}: annual figures count fewer bars a year for it."
     ]

@@ -69,10 +69,23 @@ def samples_of(rollout: Rollout, *, gamma: float, lam: float) -> Samples:
     )
 
 
-def shuffled(key: jax.Array, start: jax.Array, samples: Samples, cut: Minibatching) -> tuple[Any, Samples]:
-    """The samples in M minibatches on a new leading axis, and each one's group starts [M, ...]."""
+def epoch_orders(key: jax.Array, *, epochs: int, cut: Minibatching) -> jax.Array:
+    """[epochs, size * M] int32: an order of its own for each epoch."""
+    return jax.vmap(lambda key: jax.random.permutation(key, cut.size * cut.total))(
+        jax.random.split(key, epochs)
+    )
+
+
+def shuffled(order: jax.Array, start: jax.Array, samples: Samples, cut: Minibatching) -> tuple[Any, Samples]:
+    """The samples in M minibatches on a new leading axis, and each one's group starts [M, ...].
+
+    Args:
+      order: [size * M] permutation of what minibatches are made of.
+      start: [G] first bars.
+      samples: leaves [T, G, S, ...].
+      cut: how.
+    """
     axis = 2 if cut.axis == "account" else 1
-    order = jax.random.permutation(key, cut.size * cut.total)
 
     def deal(leaf):
         dealt = jnp.take(leaf, order, axis=axis, unique_indices=True)
@@ -144,10 +157,11 @@ def make_update(
             params = optax.apply_updates(params, jax.tree.map(lambda d: -learning_rate * d, direction))
             return (params, optimizer_state), parts | {"grad_norm": optax.tree.norm(grads)}
 
-        def epoch(carry, key):
-            return jax.lax.scan(descend, carry, shuffled(key, start, samples, cut))
+        def epoch(carry, order):
+            return jax.lax.scan(descend, carry, shuffled(order, start, samples, cut))
 
-        carry, parts = jax.lax.scan(epoch, (params, optimizer_state), jax.random.split(key, epochs))
+        orders = epoch_orders(key, epochs=epochs, cut=cut)
+        carry, parts = jax.lax.scan(epoch, (params, optimizer_state), orders)
         return *carry, jax.tree.map(jnp.mean, parts)
 
     return update
