@@ -5,7 +5,6 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
-BENCH_READY := $(VENV)/.bench-ready
 
 .PHONY: train test setup check bench clean
 
@@ -23,7 +22,7 @@ check: setup
 	$(VENV)/bin/basedpyright
 	$(RUN) -m pytest README.md docs
 
-bench: $(BENCH_READY)
+bench: setup
 	$(RUN) -m benchmarks env
 	$(RUN) -m benchmarks train
 	$(RUN) -m benchmarks learn
@@ -33,10 +32,6 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
-
-$(BENCH_READY): $(READY)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 clean:
