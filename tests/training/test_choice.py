@@ -21,16 +21,21 @@ def rows(run):
     ]
 
 
-def test_the_judged_weights_are_the_best_of_validation_and_know_nothing_of_the_test_slice(
-    tmp_path, monkeypatch
-):
+def trained(tmp_path):
+    """A short run, its configuration, its bars and its slices."""
     tiny = tmp_path / "tiny.yaml"
     tiny.write_text(TINY)
     assert train(tiny, tmp_path, "--run.id", "one", *FAST) == 0
     run = directory.find(tmp_path / "one")
     config = evaluate.saved_config(run)
     frame = evaluate.load_frame(config)
-    prepared = build.prepare(config, frame, recipe.compute("returns", frame))
+    return run, config, frame, build.prepare(config, frame, recipe.compute("returns", frame))
+
+
+def test_the_judged_weights_are_the_best_of_validation_and_know_nothing_of_the_test_slice(
+    tmp_path, monkeypatch
+):
+    run, config, frame, prepared = trained(tmp_path)
     like = jax.eval_shape(build.make_network(config, num_features=1).init, jax.random.key(0))
     params, counters = checkpoint.load_best(run.checkpoints, like)
     scores = [row["validation_log_growth"] for row in rows(run)]
@@ -41,7 +46,7 @@ def test_the_judged_weights_are_the_best_of_validation_and_know_nothing_of_the_t
     other, stop = frame.copy(), prepared.split.test[0]
     other.iloc[stop:] *= np.random.default_rng(0).uniform(0.9, 1.1, (len(frame) - stop, 1))
     monkeypatch.setattr(evaluate, "load_frame", lambda config: other)
-    assert train(tiny, tmp_path, "--run.id", "two", *FAST) == 0
+    assert train(tmp_path / "tiny.yaml", tmp_path, "--run.id", "two", *FAST) == 0
     assert rows(directory.find(tmp_path / "two")) == rows(run)
     assert (
         directory.read_json(directory.find(tmp_path / "two").evaluation)["strategies"]
@@ -50,13 +55,7 @@ def test_the_judged_weights_are_the_best_of_validation_and_know_nothing_of_the_t
 
 
 def test_the_listed_trades_are_the_fills_of_the_trace(tmp_path):
-    tiny = tmp_path / "tiny.yaml"
-    tiny.write_text(TINY)
-    assert train(tiny, tmp_path, "--run.id", "one", *FAST) == 0
-    run = directory.find(tmp_path / "one")
-    config = evaluate.saved_config(run)
-    frame = evaluate.load_frame(config)
-    prepared = build.prepare(config, frame, recipe.compute("returns", frame))
+    _, config, frame, prepared = trained(tmp_path)
     start, stop = prepared.split.test
     path = np.zeros(stop - 1 - start, np.float32)
     path[5:9] = 1.0
