@@ -5,8 +5,9 @@ PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 
-.PHONY: train test setup check bench clean
+.PHONY: train test setup check peers bench clean
 
 train: setup
 	$(RUN) -m ztb_jax.training $(ARGS)
@@ -22,7 +23,9 @@ check: setup
 	$(VENV)/bin/basedpyright
 	$(RUN) -m pytest README.md docs
 
-bench: setup
+peers: $(PEERS)/.ready
+
+bench: setup peers
 	$(RUN) -m benchmarks env
 	$(RUN) -m benchmarks train
 	$(RUN) -m benchmarks learn
@@ -34,5 +37,10 @@ $(READY): pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+$(PEERS)/.ready: benchmarks/peers.txt | $(READY)
+	test -x $(PEERS)/bin/python || $(RUN) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(PEERS)

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs.types import Financing, Market, given
+
 MAX_LOSS = 0.99  # a bar never takes more of the equity: losses are capped at what was posted
 
 
@@ -18,7 +20,7 @@ class Account(struct.PyTreeNode):
       log_equity: [] float32, log of equity over the equity it started with.
       gain: [] float32, simple return of the equity over the last bar, net of costs.
       exposure: [] float32, signed market value of the holding over equity.
-      level: [] float32, the exposure that was last asked for.
+      level: [] float32, the level that was last asked for and reached.
     """
 
     log_equity: jax.Array
@@ -33,7 +35,7 @@ class Book(struct.PyTreeNode):
     Attributes:
       gain: [] float32, equity now less one.
       value: [] float32, signed market value of the holding.
-      level: [] float32, the exposure that was last asked for.
+      level: [] float32, the level that was last asked for and reached.
     """
 
     gain: jax.Array
@@ -41,10 +43,10 @@ class Book(struct.PyTreeNode):
     level: jax.Array
 
 
-def open_account(level: jax.Array) -> Account:
-    """A fresh account that already holds `level` [], bought free of charge."""
+def open_account(level: jax.Array, exposure: jax.Array | None = None) -> Account:
+    """A fresh account that already holds `level` [], bought free of charge; `exposure` is the level sized."""
     zero = jnp.zeros_like(level)
-    return Account(log_equity=zero, gain=zero, exposure=level, level=level)
+    return Account(log_equity=zero, gain=zero, exposure=level if exposure is None else exposure, level=level)
 
 
 def open_book(account: Account) -> Book:
@@ -52,15 +54,40 @@ def open_book(account: Account) -> Book:
     return Book(gain=jnp.zeros_like(account.gain), value=account.exposure, level=account.level)
 
 
-def mark(book: Book, simple_return: jax.Array) -> Book:
-    """The book after the price moved by `simple_return` []."""
+def finance(book: Book, now: Market, financing: Financing | None) -> Book:
+    """The book after interest, borrowing and funding since the last close; it is not marked yet."""
+    charge = 0.0
+    if financing is not None:
+        owed = financing.borrow_rate * jnp.maximum(-book.value, 0.0)
+        owed += financing.loan_rate * jnp.maximum(book.value - 1.0, 0.0)
+        owed -= financing.cash_rate * jnp.clip(1.0 - book.value, 0.0, 1.0)
+        charge = given(now.years) * owed
+    if now.funding is not None:
+        charge += now.funding * book.value
+    return book.replace(gain=book.gain - charge)
+
+
+def mark(book: Book, simple_return: jax.Array, conversion: jax.Array | None = None) -> Book:
+    """The book after the price moved by `simple_return` [] and the currency by `conversion` [].
+
+    Profits are converted when they arise: equity changes by value x return x (1 + conversion).
+    """
     move = book.value * simple_return
-    return book.replace(gain=book.gain + move, value=book.value + move)
+    if conversion is None:
+        return book.replace(gain=book.gain + move, value=book.value + move)
+    return book.replace(
+        gain=book.gain + move * (1.0 + conversion), value=(book.value + move) * (1.0 + conversion)
+    )
+
+
+def floored(book: Book) -> jax.Array:
+    """[] bool: the loss of the bar has reached `MAX_LOSS`: what was posted is gone."""
+    return book.gain <= -MAX_LOSS
 
 
 def liquidate(book: Book) -> Book:
-    """The book without its holding where the loss has reached `MAX_LOSS`: what was posted is gone."""
-    broke = book.gain <= -MAX_LOSS
+    """The book without its holding where it is `floored`."""
+    broke = floored(book)
     return book.replace(gain=jnp.where(broke, -MAX_LOSS, book.gain), value=jnp.where(broke, 0.0, book.value))
 
 

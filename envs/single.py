@@ -1,41 +1,41 @@
-"""One instrument, target positions, market orders at the next open.
+"""One instrument: target exposures by market, limit and stop orders, at the open or inside the bar.
 
 Datasheet
-  observation  (bar [] int32, account [2] float32: level, exposure); close[bar] is the last thing known
-  action       [] int32 in 0..num_levels-1, the target exposure `levels[action]` as a fraction of equity
-  clock        observe through close[t], fill at open[t+1], mark at close[t+1]; the old position earns
-               close[t] -> open[t+1], the new one open[t+1] -> close[t+1]
-  reward       [] float32, log(equity after / equity before), net of spread, slippage and fees
-  terminated   equity at or below `ruin_equity` of the start; a bar never takes more than 99 % of equity
+  observation  (bar [] int32, account [K] float32); close[bar] is the last thing known. Account columns: level
+               and exposure; with brackets the return since entry and the distances to stop and target; with
+               resting orders their level and the bars they have left; with limits the drawdown, the day's
+               return and whether the account is locked (`envs.observations.columns`)
+  action       [] int32, an index into a list of levels or a grid of orders; or [n] int32 by components; or
+               [] float32, a target exposure. All are fractions of equity (`envs.actions`)
+  mask         [num_actions] bool: closed bars, locks and lots rule actions out; None when nothing can
+  clock        observe through close[t], fill at open[t+1] or inside bar t+1, mark at close[t+1]; the old
+               position earns close[t] -> fill, the new one fill -> close[t+1]
+  reward       [] float32, by default log(equity after / equity before), net of every cost
+  terminated   equity at or below `ruin_equity` of the start, a margin call, or a bar that took 99 % of equity
   truncated    the window of `episode_bars` has been played
-  state        bar [] int32, end [] int32, account (log_equity, gain, exposure, level) [] float32
+  state        bar [] int32, end [] int32, account (log_equity, gain, exposure, level) [] float32, and the
+               optional parts of `envs.bar.State`
   reset        one draw for a whole batch: a uniform start bar in [first, stop - 1 - episode_bars], and a
                uniform initial level
+
+The rules of a bar are in `docs/reference/simulator.md`.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
-from envs import execution, ledger, observations, rewards, terminations
-from envs.types import Env, EnvParams, Observation, TimeStep
-
-
-class State(struct.PyTreeNode):
-    """Where one account stands.
-
-    Attributes:
-      bar: [] int32, the bar whose close was last seen.
-      end: [] int32, the bar at which the episode is truncated.
-      account: the account, marked at close[bar].
-    """
-
-    bar: jax.Array
-    end: jax.Array
-    account: ledger.Account
+from envs import actions as spaces
+from envs import execution, ledger, limits, observations, orders, protection, rewards, terminations
+from envs.bar import State, due, play
+from envs.checks import check_params
+from envs.masks import allowed
+from envs.orders import Ticket
+from envs.rewards import Played, Reward
+from envs.types import Actions, Env, EnvParams, Observation, Order, TimeStep, given
 
 
 class Draw(NamedTuple):
@@ -48,81 +48,194 @@ class Draw(NamedTuple):
     level: jax.Array
 
 
-def observe(state: State) -> Observation:
-    """What the agent sees of `state`."""
-    return Observation(bar=state.bar, account=observations.account_view(state.account))
+class Spec(NamedTuple):
+    """What `make_single` was asked for."""
+
+    space: Actions
+    episode_bars: int
+    max_latency: int
+    guarded: bool
+    reward: Reward
 
 
-def level_of(action: jax.Array, levels: Sequence[float]) -> jax.Array:
-    """[...] float32 `levels[action]` of `action` [...] int32."""
-    # Selects beat a gather from a table of three by a factor of four on a CPU.
-    chosen = jnp.full_like(action, levels[0], dtype=jnp.float32)
-    for index, level in enumerate(levels[1:], start=1):
-        chosen = jnp.where(action == index, jnp.float32(level), chosen)
-    return chosen
+def make_single(
+    *,
+    levels: Sequence[float] = (-1.0, 0.0, 1.0),
+    episode_bars: int = 256,
+    actions: Actions | None = None,
+    reward: Reward | None = None,
+    guarded: bool = False,
+    max_latency: int = 0,
+) -> Env:
+    """The single-instrument environment.
 
+    What else there is (lots, margin, financing, …) is settled by the `EnvParams` that it is called with.
 
-def advance(state: State, level: jax.Array, params: EnvParams) -> tuple[State, TimeStep]:
-    """One bar with the target exposure `level` [] itself instead of an action's index."""
-    before, bar = state.account, state.bar + 1
-    at_open = ledger.liquidate(ledger.mark(ledger.open_book(before), params.market.gap[bar]))
-    traded, fill = execution.trade_to(at_open, level, params.costs)
-    account = ledger.close_book(before, ledger.mark(traded, params.market.body[bar]))
-    state = State(bar=bar, end=state.end, account=account)
-    return state, TimeStep(
-        observation=observe(state),
-        reward=rewards.log_return(before, account),
-        terminated=terminations.ruined(account, params.ruin_equity),
-        truncated=terminations.window_ended(bar, state.end),
-        fill=fill,
+    Args:
+      levels: distinct target exposures, one for each action; unused when `actions` are given.
+      episode_bars: steps in an episode.
+      actions: the action space, of `envs.actions`.
+      reward: of `envs.rewards`; None is the log return.
+      guarded: accounts obey `EnvParams.limits`, and see what is left to them.
+      max_latency: largest `EnvParams.latency` that will be asked for, in bars; 0 has none.
+
+    Raises:
+      ValueError: wrong levels, a window of no bars, or a negative latency. When called: parameters that lack
+        what this environment or another parameter needs.
+    """
+    wrong = {"episode_bars": episode_bars >= 1, "max_latency": max_latency >= 0}
+    if not all(wrong.values()):
+        raise ValueError(f"episode_bars ({episode_bars}) must be at least 1, max_latency ({max_latency}) 0")
+    spec = Spec(
+        space=spaces.levels(levels) if actions is None else actions,
+        episode_bars=episode_bars,
+        max_latency=max_latency,
+        guarded=guarded,
+        reward=rewards.log_return() if reward is None else reward,
+    )
+    space, everything = spec.space, 0
+    clock: Any = State(None, None, *[everything] * 7)  # pyright: ignore[reportArgumentType]
+    return Env(
+        reset=partial(_reset, spec),
+        step=partial(_step, spec),
+        advance=partial(_advance, spec),
+        observe=observe,
+        mask=(lambda state, params: allowed(state, space.levels, params)) if space.levels else None,
+        draw=partial(_draw, spec),
+        begin=partial(_begin, spec),
+        reopen=partial(_reopen, spec),
+        draw_axes=Draw(start=None, level=0),  # pyright: ignore[reportArgumentType]
+        account_axes=clock,
+        actions=space,
+        account_size=len(observations.columns(protects=space.protects, rests=space.rests, guards=guarded)),
+        episode_bars=episode_bars,
     )
 
 
-def make_single(*, levels: Sequence[float] = (-1.0, 0.0, 1.0), episode_bars: int = 256) -> Env:
-    """The single-instrument environment.
+def observe(state: State) -> Observation:
+    """What the agent sees of `state`."""
+    return Observation(bar=state.bar, account=observations.account_view(state))
 
-    Args:
-      levels: distinct target exposures, one for each action.
-      episode_bars: steps in an episode.
 
-    Raises:
-      ValueError: no level, a repeated level, or a window of no bars.
-    """
-    levels = tuple(float(level) for level in levels)
-    if len(set(levels)) != len(levels) or not levels:
-        raise ValueError(f"levels must be distinct and at least one, got {levels}")
-    if episode_bars < 1:
-        raise ValueError(f"episode_bars must be at least 1, got {episode_bars}")
+def _draw(spec: Spec, key, shape, params: EnvParams) -> Draw:
+    start_key, level_key = jax.random.split(key)
+    space = spec.space
+    start = jax.random.randint(start_key, shape[:1], params.first, params.stop - spec.episode_bars)
+    if not space.levels:
+        return Draw(start, jax.random.uniform(level_key, shape, jnp.float32, space.low, space.high))
+    index = jax.random.randint(level_key, shape, 0, len(space.levels))
+    return Draw(start, spaces.choose(index, space.levels))
 
-    def draw(key, shape, params):
-        start_key, level_key = jax.random.split(key)
-        start = jax.random.randint(start_key, shape[:1], params.first, params.stop - episode_bars)
-        return Draw(start, level_of(jax.random.randint(level_key, shape, 0, len(levels)), levels))
 
-    def begin(drawn, params):
-        del params
-        return State(drawn.start, drawn.start + episode_bars, ledger.open_account(drawn.level))
+def _begin(spec: Spec, drawn: Draw, params: EnvParams) -> State:
+    check_params(params, spec.space, guarded=spec.guarded, max_latency=spec.max_latency)
+    return _fresh(spec, drawn.start, drawn.start + spec.episode_bars, drawn.level, params)
 
-    def reset(key, params):
-        state = begin(draw(key, (), params), params)
-        return state, observe(state)
 
-    def reopen(state):
-        return state.replace(account=ledger.open_account(jnp.zeros_like(state.account.level)))
+def _reset(spec: Spec, key, params: EnvParams):
+    drawn = jax.tree.map(jnp.squeeze, _draw(spec, key, (1,), params))
+    state = _begin(spec, drawn, params)
+    return state, observe(state)
 
-    def step(key, state, action, params):
-        del key  # market orders fill without chance
-        return advance(state, level_of(action, levels), params)
 
-    return Env(
-        reset=reset,
-        step=step,
-        observe=observe,
-        draw=draw,
-        begin=begin,
-        reopen=reopen,
-        account_axes=State(bar=None, end=None, account=0),  # pyright: ignore[reportArgumentType]
-        levels=levels,
-        account_size=observations.ACCOUNT_SIZE,
-        episode_bars=episode_bars,
+def _reopen(spec: Spec, state: State, params: EnvParams) -> State:
+    return _fresh(spec, state.bar, state.end, jnp.zeros_like(state.account.level), params)
+
+
+def _fresh(spec: Spec, bar, end, level, params: EnvParams) -> State:
+    """An account that holds `level`, sized and free of charge, at the close of `bar`."""
+    exposure = execution.sized(level, params.market, params, bar)
+    account = ledger.open_account(level, exposure)
+    ask = orders.at_market(_whole(spec, Order(level=level)), level)
+    held = None
+    if spec.space.protects:
+        held = protection.unprotected(
+            given(params.market.prices).close[bar], protection.sign_of(exposure), trails=spec.space.trails
+        )
+    return State(
+        bar=bar,
+        end=end,
+        account=account,
+        close=None if held is None else held.entry,
+        protection=held,
+        resting=ask if spec.space.rests else None,
+        queue=_queue(ask, spec.max_latency),
+        guard=limits.open_guard(account.log_equity) if spec.guarded else None,
+        memory=spec.reward.init(),
+    )
+
+
+def _queue(ask: Ticket, length: int) -> Ticket | None:
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * length), ask) if length else None
+
+
+def _whole(spec: Spec, order: Order) -> Order:
+    space = spec.space
+    return orders.complete(order, protects=space.protects, trails=space.trails, rests=space.rests)
+
+
+def _ticket(state: State, order: Order, params: EnvParams) -> Ticket:
+    """Rule 1: the order with its prices."""
+    if order.kind is None:
+        return Ticket(order=order, side=None, left=None)
+    exposure = execution.sized(order.level, params.market, params, state.bar)
+    return orders.price_order(
+        order,
+        given(params.market.prices).close[state.bar],
+        buys=exposure > state.account.exposure,
+        lots=params.lots,
+        bars=params.order_bars,
+    )
+
+
+def _step(spec: Spec, key, state: State, action, params: EnvParams):
+    del key  # orders fill without chance
+    return _advance(spec, state, spec.space.decode(action), params)
+
+
+def _advance(spec: Spec, state: State, order: Order, params: EnvParams):
+    ticket, queue = due(state, _ticket(state, _whole(spec, order), params), params)
+    played = play(state, ticket, params)
+    before, after = state.account, ledger.close_book(state.account, played.book)
+    fills = (played.fill,) if played.exit is None else (played.fill, played.exit)
+    told = Played(
+        before=before,
+        after=after,
+        cost=sum(fill.cost for fill in fills),  # pyright: ignore[reportArgumentType]
+        turnover=sum(jnp.abs(fill.traded) for fill in fills),  # pyright: ignore[reportArgumentType]
+    )
+    memory, value = spec.reward.value(state.memory, told)
+    terminated = terminations.ruined(after, params.ruin_equity)
+    if played.reason is not None:
+        terminated |= played.reason == protection.LIQUIDATION
+    bar = state.bar + 1
+    state = State(
+        bar=bar,
+        end=state.end,
+        account=after,
+        close=None if state.close is None else given(params.market.prices).close[bar],
+        protection=played.protection,
+        resting=played.resting,
+        queue=queue,
+        guard=_watch(state, after.log_equity, params),
+        memory=memory,
+    )
+    return state, TimeStep(
+        observation=observe(state),
+        reward=value,
+        terminated=terminated,
+        truncated=terminations.window_ended(bar, state.end),
+        fill=played.fill,
+        exit=played.exit,
+        reason=played.reason,
+    )
+
+
+def _watch(state: State, log_equity, params: EnvParams):
+    """Rule 13."""
+    if state.guard is None:
+        return None
+    new_day = None if params.market.new_day is None else params.market.new_day[state.bar + 1]
+    return limits.watch(
+        state.guard, given(params.limits), before=state.account.log_equity, after=log_equity, new_day=new_day
     )

@@ -9,10 +9,11 @@ from arch.data import sp500
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from envs.bar import State
 from envs.ledger import Account, open_account
 from envs.observations import account_view
-from envs.single import State, advance, make_single
-from envs.types import EnvParams
+from envs.single import Draw, make_single
+from envs.types import EnvParams, Order
 from tests.envs.reference import Rules, play
 from ztb_jax.data.market import make_costs, make_market
 
@@ -31,12 +32,15 @@ def make_params(frame: pd.DataFrame, rules: Rules) -> EnvParams:
     )
 
 
+ENV = make_single(levels=LEVELS, episode_bars=10**6)
+
+
 @jax.jit
 def follow(levels, start, initial_level, params):
-    state = State(bar=start, end=start + 10**6, account=open_account(initial_level))
+    state = ENV.begin(Draw(start, initial_level), params)
 
     def step(state, level):
-        state, out = advance(state, level, params)
+        state, out = ENV.advance(state, Order(level), params)
         return state, (state.account, out)
 
     return jax.lax.scan(step, state, levels)[1]
@@ -205,7 +209,8 @@ def test_starts_cover_the_slice_and_stay_inside_it():
 
 def test_the_account_view_is_level_and_exposure():
     account = Account(*(jnp.float32(x) for x in (1, 2, 3, 4)))
-    np.testing.assert_array_equal(account_view(account), [account.level, account.exposure])
+    state = State(jnp.int32(0), jnp.int32(9), account)
+    np.testing.assert_array_equal(account_view(state), [account.level, account.exposure])
     assert float(account.level) != float(account.exposure)
 
 
@@ -224,7 +229,7 @@ def test_a_begun_account_holds_the_drawn_level_at_the_drawn_bar():
 def test_a_rich_account_that_loses_all_in_a_bar_is_closed_too():
     params = make_params(crash_frame((0.0, -0.999)), Rules(0, 0, 0, 0.0))
     rich = State(jnp.int32(1), jnp.int32(9), open_account(jnp.float32(1)).replace(log_equity=jnp.float32(3)))
-    state, out = advance(rich, jnp.float32(1), params)
+    state, out = ENV.advance(rich, Order(jnp.float32(1)), params)
     assert bool(out.terminated)
     np.testing.assert_allclose(state.account.log_equity, 3 + np.log(0.01), rtol=1e-5)
     assert float(state.account.exposure) == 0.0

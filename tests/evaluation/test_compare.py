@@ -25,7 +25,7 @@ def test_a_policy_backtest_equals_a_loop_over_the_environment():
     params = jax.tree.map(lambda x: 4 * x, policy.init(jax.random.key(2)))
     trace = make_policy_backtest(policy, ENV)(params, data)
     contexts = policy.encode(params, data.features)
-    state = start_of(data.env_params)
+    state = start_of(ENV, data.env_params)
     step = jax.jit(ENV.step)
     levels = []
     for n in range(60):

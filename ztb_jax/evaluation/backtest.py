@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs import ledger, single
-from envs.types import Env, EnvParams
+from envs.single import Draw, make_single
+from envs.types import Env, EnvParams, Fill, Order, TimeStep
 from ztb_jax.data.market import MarketData, check_lookback
+from ztb_jax.policies import distributions
 from ztb_jax.policies.policy import Policy
 
 
@@ -35,23 +36,33 @@ class Trace(NamedTuple):
     ruined: jax.Array
 
 
-def start_of(params: EnvParams, shape: tuple[int, ...] = ()) -> single.State:
+def start_of(env: Env, params: EnvParams) -> Any:
     """A flat account at the first bar of the slice, whose window never ends."""
-    account = ledger.open_account(jnp.zeros(shape, jnp.float32))
-    return single.State(bar=params.first, end=jnp.int32(np.iinfo(np.int32).max), account=account)
+    state = env.begin(Draw(params.first, jnp.float32(0)), params)
+    return state.replace(end=jnp.int32(np.iinfo(np.int32).max))
 
 
-def _step(carry, level, params: EnvParams):
+def _step(env: Env, carry, order: Order, params: EnvParams):
     state, dead = carry
-    level = jnp.where(dead, 0.0, level)
-    moved, out = single.advance(state, level, params)
+    moved, out = env.advance(state, order, params)
     # A closed account holds nothing, pays nothing and stays at what it had.
-    frozen = ledger.open_account(jnp.zeros_like(level)).replace(log_equity=state.account.log_equity)
-    account = jax.tree.map(lambda stopped, on: jnp.where(dead, stopped, on), frozen, moved.account)
-    fill = jax.tree.map(lambda value: jnp.where(dead, 0.0, value), out.fill)
+    frozen = env.reopen(state, params)
+    frozen = frozen.replace(account=frozen.account.replace(log_equity=state.account.log_equity))
+    kept = jax.tree.map(lambda stopped, on: jnp.where(dead, stopped, on), frozen, moved)
+    kept = kept.replace(bar=moved.bar, end=moved.end)
+    fill = jax.tree.map(lambda value: jnp.where(dead, 0.0, value), _whole(out))
+    level = jnp.where(dead, 0.0, order.level)
     dead = dead | out.terminated
+    account = kept.account
     trace = Trace(level, account.exposure, account.gain, fill.traded, fill.cost, fill.fee, dead)
-    return (moved.replace(account=account), dead), trace
+    return (kept, dead), trace
+
+
+def _whole(out: TimeStep) -> Fill:
+    """What the agent's order and whatever closed the holding executed together."""
+    if out.exit is None:
+        return out.fill
+    return jax.tree.map(jnp.add, out.fill, out.exit)
 
 
 def make_policy_backtest(policy: Policy, env: Env) -> Callable[[Any, MarketData], Trace]:
@@ -70,23 +81,32 @@ def make_policy_backtest(policy: Policy, env: Env) -> Callable[[Any, MarketData]
     def run(params: Any, data: MarketData) -> Trace:
         check_lookback(policy, data)
         contexts = policy.encode(params, data.features)[data.lookback - 1 : -1]
-        table = jnp.asarray(env.levels, jnp.float32)
 
         def step(carry, context):
-            log_probs, _ = policy.apply(params, context, single.observe(carry[0]).account)
-            return _step(carry, table[jnp.argmax(log_probs)], data.env_params)
+            state, _ = carry
+            log_probs, _ = policy.apply(params, context, env.observe(state).account)
+            allowed = None if env.mask is None else env.mask(state, data.env_params)
+            if allowed is not None:
+                log_probs = distributions.masked(log_probs, allowed)
+            order = env.actions.decode(jnp.argmax(log_probs).astype(jnp.int32))
+            return _step(env, carry, order, data.env_params)
 
-        start = (start_of(data.env_params), jnp.bool_(False))
+        start = (start_of(env, data.env_params), jnp.bool_(False))
         return jax.lax.scan(step, start, contexts)[1]
 
     return jax.jit(run)
 
 
-def make_path_backtest() -> Callable[[jax.Array, EnvParams], Trace]:
-    """(levels [N], params) -> Trace of asking for `levels[n]` at bar first + n, in the same simulator."""
+def make_path_backtest(env: Env | None = None) -> Callable[[jax.Array, EnvParams], Trace]:
+    """(levels [N], params) -> Trace of asking for `levels[n]` at bar first + n, in the same simulator.
+
+    Args:
+      env: whose rules to play by, at the market and unprotected; None is the plain single-instrument one.
+    """
+    env = make_single() if env is None else env
 
     def run(path, params):
-        start = (start_of(params), jnp.bool_(False))
-        return jax.lax.scan(lambda carry, level: _step(carry, level, params), start, path)[1]
+        start = (start_of(env, params), jnp.bool_(False))
+        return jax.lax.scan(lambda carry, level: _step(env, carry, Order(level), params), start, path)[1]
 
     return jax.jit(run)

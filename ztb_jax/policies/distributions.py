@@ -3,6 +3,18 @@
 import jax
 import jax.numpy as jnp
 
+RULED_OUT = -1e9  # a log-probability whose exponential is 0, and whose product with it is 0 instead of NaN
+
+
+def masked(log_probs: jax.Array, allowed: jax.Array) -> jax.Array:
+    """[..., A] log-probabilities among the actions `allowed` [..., A] alone; at least one must be.
+
+    Sampling, log-probability and entropy of the result are those of the smaller distribution, and nothing
+    flows back to an action that was ruled out.
+    """
+    kept = jax.nn.log_softmax(jnp.where(allowed, log_probs, RULED_OUT))
+    return jnp.where(allowed, kept, RULED_OUT)
+
 
 def sample(uniform: jax.Array, log_probs: jax.Array) -> jax.Array:
     """[...] int32 action by inversion: how many cumulative probabilities `uniform` has passed.

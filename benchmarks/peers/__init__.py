@@ -1,0 +1,1 @@
+"""Programs that run in `.venv-peers`, the environment of other people's packages; `make peers` builds it."""
