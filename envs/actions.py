@@ -23,21 +23,38 @@ def choose(index: jax.Array, values: Sequence[float]) -> jax.Array:
     return chosen
 
 
-def levels(values: Sequence[float] = (-1.0, 0.0, 1.0)) -> Actions:
+def levels(
+    values: Sequence[float] = (-1.0, 0.0, 1.0),
+    *,
+    stop_loss: float = math.inf,
+    take_profit: float = math.inf,
+    trail: float = math.inf,
+) -> Actions:
     """One choice among target exposures, filled at the next open. Choosing the level one has holds the units.
 
     Args:
       values: distinct target exposures as fractions of equity.
+      stop_loss: distance of a protective stop from every fill, as a fraction; infinity is none.
+      take_profit: distance of a target.
+      trail: distance of a trailing stop.
 
     Raises:
-      ValueError: no level, a level twice, or one that is not finite.
+      ValueError: no level, a level twice, one that is not finite, or a distance that is not positive.
     """
-    values = tuple(float(value) for value in values)
+    values, bracket = tuple(float(value) for value in values), (stop_loss, take_profit, trail)
     if len(set(values)) != len(values) or not values or not all(map(math.isfinite, values)):
         raise ValueError(f"levels must be finite, distinct and at least one, got {values}")
-    return Actions(
-        decode=lambda action: Order(level=choose(action, values)), sizes=(len(values),), levels=values
-    )
+    _check((1.0,), (1.0,), ((MARKET, 0.0, 0.0),), (bracket,))
+    protects, trails = bracket != NO_BRACKET, trail != math.inf
+
+    def decode(action) -> Order:
+        order = Order(level=choose(action, values))
+        if not protects:
+            return order
+        stop, target, trailing = (jnp.full_like(order.level, distance) for distance in bracket)
+        return order._replace(stop_loss=stop, take_profit=target, trail=trailing if trails else None)
+
+    return Actions(decode=decode, sizes=(len(values),), levels=values, protects=protects, trails=trails)
 
 
 def continuous(*, low: float = -1.0, high: float = 1.0) -> Actions:

@@ -49,7 +49,7 @@ def _moments(returns: jax.Array, window: int) -> tuple[jax.Array, jax.Array]:
     if window < 2:
         raise ValueError(f"a window of {window} has no variance: give at least 2 bars")
     num_bars = returns.shape[0]
-    at = jnp.arange(num_bars)[:, None] - jnp.arange(window)
+    at = jnp.arange(num_bars)[:, None] - jnp.arange(window)[None, :]
     rows = returns[jnp.maximum(at, 0)]
     full = jnp.arange(num_bars) >= window - 1
     return jnp.where(full, rows.mean(axis=1), 0.0), jnp.where(full, rows.var(axis=1, ddof=1), 0.0)

@@ -1,14 +1,16 @@
-"""Env -> Env: many accounts at once, and episodes that follow one another.
+"""Env -> Env: many accounts at once, episodes that follow one another, and what is told of them.
 
 Axes: G groups, S accounts in a group. The accounts of a group share one clock, so whatever depends on the bar
 alone is computed once for all of them.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from envs.types import Env, EnvParams, Observation, TimeStep
 
@@ -73,6 +75,192 @@ def autoreset(env: Env) -> Env:
         return jax.lax.cond(ended, restart, lambda state: state, state), out
 
     return env._replace(step=step)
+
+
+class Episode(struct.PyTreeNode):
+    """What an account has done since its episode began.
+
+    Attributes:
+      total: [] float32, sum of rewards.
+      length: [] int32, steps.
+    """
+
+    total: jax.Array
+    length: jax.Array
+
+
+class Recorded(struct.PyTreeNode):
+    """The state of a recorded environment: the inner state and the episode so far."""
+
+    inner: Any
+    episode: Episode
+
+    @property
+    def bar(self) -> jax.Array:
+        """[] int32, the inner state's."""
+        return self.inner.bar
+
+
+def record(env: Env) -> Env:
+    """`env`, for one account, whose time steps carry the `Episode` up to and with them.
+
+    Where a step ends the episode, that is its return and length. Under `autoreset` both start anew.
+    """
+    nothing: Any = 0
+
+    def fresh(inner):
+        like = inner.account.log_equity
+        return Recorded(inner, Episode(jnp.zeros_like(like), jnp.zeros_like(like, jnp.int32)))
+
+    def told(state, moved):
+        inner, out = moved
+        episode = Episode(state.episode.total + out.reward, state.episode.length + 1)
+        return Recorded(inner, episode), out._replace(episode=episode)
+
+    def reset(key, params):
+        inner, observation = env.reset(key, params)
+        return fresh(inner), observation
+
+    return env._replace(
+        reset=reset,
+        step=lambda key, state, action, params: told(state, env.step(key, state.inner, action, params)),
+        advance=lambda state, order, params: told(state, env.advance(state.inner, order, params)),
+        observe=lambda state: env.observe(state.inner),
+        mask=None if env.mask is None else partial(_inner_mask, env.mask),
+        begin=lambda drawn, params: fresh(env.begin(drawn, params)),
+        reopen=lambda state, params: fresh(env.reopen(state.inner, params)),
+        account_axes=Recorded(env.account_axes, nothing),
+    )
+
+
+def _inner_mask(mask, state, params):
+    return mask(state.inner, params)
+
+
+class Statistics(struct.PyTreeNode):
+    """Moments of a stream of vectors; a bias-free mean and variance however the stream is cut into batches.
+
+    Attributes:
+      count: [] float32, vectors seen.
+      mean: [K] float32.
+      square: [K] float32, sum of squared deviations from the mean.
+    """
+
+    count: jax.Array
+    mean: jax.Array
+    square: jax.Array
+
+
+def no_statistics(size: int) -> Statistics:
+    """Of nothing yet, for vectors of `size`."""
+    return Statistics(jnp.float32(0), jnp.zeros(size, jnp.float32), jnp.zeros(size, jnp.float32))
+
+
+def gather(statistics: Statistics, batch: jax.Array) -> Statistics:
+    """The statistics with the vectors of `batch` [..., K] in them.
+
+    Source: Chan, Golub and LeVeque 1979, the pairwise update of sums of squares.
+    """
+    rows = batch.reshape(-1, batch.shape[-1])
+    count, mean = jnp.float32(rows.shape[0]), rows.mean(axis=0)
+    total, delta = statistics.count + count, mean - statistics.mean
+    between = delta**2 * statistics.count * count / total
+    return Statistics(
+        count=total,
+        mean=statistics.mean + delta * count / total,
+        square=statistics.square + ((rows - mean[None]) ** 2).sum(axis=0) + between,
+    )
+
+
+def normalise(
+    env: Env, statistics: Statistics, *, reward_scale: float | jax.Array = 1.0, limit: float = 10.0
+) -> Env:
+    """`env` whose account view has mean 0 and deviation 1 by frozen `statistics`, and whose reward is scaled.
+
+    Nothing is learnt while playing: gather the statistics on the training slice beforehand, and give the same
+    ones to every evaluation.
+
+    Args:
+      env: for one account.
+      statistics: of its account view.
+      reward_scale: what rewards are multiplied by.
+      limit: normalised numbers are clipped to plus and minus this.
+
+    Raises:
+      ValueError: the statistics are of another size, or of nothing.
+    """
+    if statistics.mean.shape != (env.account_size,) or float(statistics.count) < 2:
+        raise ValueError(
+            f"statistics of {int(statistics.count)} vectors of shape {statistics.mean.shape} do not fit an "
+            f"account view of {env.account_size}: gather at least two of that size"
+        )
+    deviation = jnp.sqrt(statistics.square / (statistics.count - 1.0))
+    scale = jnp.where(deviation > 1e-6, 1.0 / jnp.where(deviation > 1e-6, deviation, 1.0), 1.0)
+
+    def view(observation: Observation) -> Observation:
+        centred = (observation.account - statistics.mean) * scale
+        return observation._replace(account=jnp.clip(centred, -limit, limit))
+
+    def told(moved):
+        state, out = moved
+        return state, out._replace(observation=view(out.observation), reward=out.reward * reward_scale)
+
+    def reset(key, params):
+        state, observation = env.reset(key, params)
+        return state, view(observation)
+
+    return env._replace(
+        reset=reset,
+        step=lambda key, state, action, params: told(env.step(key, state, action, params)),
+        advance=lambda state, order, params: told(env.advance(state, order, params)),
+        observe=lambda state: view(env.observe(state)),
+    )
+
+
+def randomise(
+    key: jax.Array,
+    params: EnvParams,
+    shape: tuple[int, int],
+    *,
+    latency: tuple[int, int] | None = None,
+    **ranges: tuple[float, float],
+) -> EnvParams:
+    """`params` in which every account has costs, and a latency, of its own, drawn uniformly.
+
+    Give `vectorise` varied=("costs",), or ("costs", "latency"). Policies trained so survive other costs than
+    the assumed ones. It is for training only; every evaluation has the true costs.
+
+    Args:
+      key: [] typed key.
+      params: the true ones.
+      shape: (G, S).
+      latency: (least, most) bars.
+      **ranges: (low, high) by name of a field of `Costs` that `params` has.
+
+    Raises:
+      ValueError: a name that is no cost of `params`, or an empty range.
+    """
+    has = sorted(name for name, cost in vars(params.costs).items() if cost is not None)
+    wrong = [f"{name} is no cost of these parameters" for name in ranges if name not in has]
+    wrong += [f"{name}: {low} is above {high}" for name, (low, high) in ranges.items() if not low <= high]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    *keys, late = jax.random.split(key, len(has) + 1)
+    drawn = {
+        name: jax.random.uniform(cost_key, shape, jnp.float32, *ranges[name])
+        if name in ranges
+        else jnp.broadcast_to(getattr(params.costs, name), shape)
+        for name, cost_key in zip(has, keys, strict=True)
+    }
+    params = params.replace(costs=params.costs.replace(**drawn))
+    if latency is None:
+        return params
+    return params.replace(latency=jax.random.randint(late, shape, latency[0], latency[1] + 1))
+
+
+def cheapen(params: EnvParams, share: jax.Array) -> EnvParams:
+    """`params` with every cost times `share` []: a curriculum from free trading to the true price of it."""
+    return params.replace(costs=jax.tree.map(lambda cost: cost * share, params.costs))
 
 
 def _select(mask, chosen, other):

@@ -289,3 +289,33 @@ def test_refuses_parts_that_do_not_fit_each_other():
 def test_refuses_costs_that_are_no_fractions(name, value):
     with pytest.raises(ValueError, match=name):
         make_costs(**{"fee_rate": 0.0, "half_spread": 0.0, "slippage": 0.0, name: value})
+
+
+def closed_market():
+    """Every fourth bar is closed: there, only the level one has may be asked for."""
+    data = market()
+    tradable = jnp.arange(data.features.shape[0]) % 4 != 0
+    params = data.env_params
+    return data.replace(env_params=params.replace(market=params.market.replace(tradable=tradable)))
+
+
+def test_masks_reach_sampling_and_the_loss():
+    data = closed_market()
+    params, _, rollout = played(data=data)
+    allowed, action = np.asarray(rollout.allowed), np.asarray(rollout.action)
+    assert allowed.any(-1).all()
+    assert (~allowed).sum() > 100
+    assert np.take_along_axis(allowed, action[..., None], -1).all()
+    bars = np.asarray(rollout.start)[None, :, None] + np.arange(ROLLOUT)[:, None, None] + 1
+    assert (allowed.sum(-1) == np.where(bars % 4 == 0, 1, 3)).all()
+    # Nothing has been learnt yet, so the ratio is one only if old and new log-probabilities are both masked.
+    samples = samples_of(rollout, gamma=0.9, lam=0.9)
+    rows, at = encode_bars(POLICY, params, data.features, rollout.start, bars=ROLLOUT)
+    log_probs, value = POLICY.apply(params, rows[at][:, :, None], samples.account)
+    _, parts = ppo_loss(
+        log_probs, value, samples, clip=0.2, value_clip=None, value_weight=0.5, entropy_weight=0.0
+    )
+    assert float(parts["kl"]) == pytest.approx(0.0, abs=1e-6)
+    state = jax.jit(learner().init)(jax.random.key(0), data)
+    _, metrics = jax.jit(learner().step)(state, data)
+    assert all(np.isfinite(float(metric)) for metric in metrics.values())

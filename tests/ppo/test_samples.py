@@ -25,6 +25,7 @@ def test_samples_equal_the_loop_with_terminations_and_the_bootstrap():
         value=jnp.asarray(value),
         reward=jnp.asarray(reward),
         terminated=jnp.asarray(terminated),
+        allowed=None,
         final_value=jnp.asarray(final),
     )
     samples = samples_of(rollout, gamma=0.9, lam=0.8)

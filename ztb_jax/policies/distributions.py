@@ -16,15 +16,21 @@ def masked(log_probs: jax.Array, allowed: jax.Array) -> jax.Array:
     return jnp.where(allowed, kept, RULED_OUT)
 
 
-def sample(uniform: jax.Array, log_probs: jax.Array) -> jax.Array:
+def sample(uniform: jax.Array, log_probs: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
     """[...] int32 action by inversion: how many cumulative probabilities `uniform` has passed.
 
     Args:
       uniform: [...] in [0, 1).
       log_probs: [..., A] normalised.
+      allowed: [..., A] bool, what `log_probs` were `masked` by.
     """
     cumulative = jnp.cumsum(jnp.exp(log_probs), axis=-1)[..., :-1]
-    return (uniform[..., None] >= cumulative).sum(axis=-1, dtype=jnp.int32)
+    action = (uniform[..., None] >= cumulative).sum(axis=-1, dtype=jnp.int32)
+    if allowed is None:
+        return action
+    # Rounding may leave the sum a trace below 1; a uniform above it would choose a forbidden last action.
+    ruled_out = log_prob(log_probs, action) <= RULED_OUT
+    return jnp.where(ruled_out, jnp.argmax(log_probs, axis=-1).astype(jnp.int32), action)
 
 
 def log_prob(log_probs: jax.Array, action: jax.Array) -> jax.Array:

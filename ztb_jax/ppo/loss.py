@@ -18,6 +18,7 @@ class Samples(NamedTuple):
       value: estimated when it was taken.
       advantage: as estimated; the loss does not normalise it.
       target: return the value should have had.
+      allowed: [..., A] bool, the actions that there were; None is all.
     """
 
     account: jax.Array
@@ -26,6 +27,7 @@ class Samples(NamedTuple):
     value: jax.Array
     advantage: jax.Array
     target: jax.Array
+    allowed: jax.Array | None = None
 
 
 def clipped_surrogate(ratio: jax.Array, advantage: jax.Array, *, clip: float) -> jax.Array:
@@ -64,6 +66,8 @@ def ppo_loss(
 
     Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347.
     """
+    if samples.allowed is not None:
+        log_probs = distributions.masked(log_probs, samples.allowed)
     log_ratio = distributions.log_prob(log_probs, samples.action) - samples.log_prob
     ratio = jnp.exp(log_ratio)
     policy_loss = -clipped_surrogate(ratio, samples.advantage, clip=clip).mean()

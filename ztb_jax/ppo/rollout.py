@@ -17,7 +17,7 @@ from ztb_jax.policies.policy import Policy
 
 
 class Rollout(struct.PyTreeNode):
-    """What was played: 25 bytes a step with an account view of two numbers.
+    """What was played: 25 bytes a step with an account view of two numbers and no mask.
 
     Attributes:
       start: [G] int32, the bar each group began at; bar t of the rollout is start + t.
@@ -27,6 +27,7 @@ class Rollout(struct.PyTreeNode):
       value: [T, G, S].
       reward: [T, G, S], scaled.
       terminated: [T, G, S] bool.
+      allowed: [T, G, S, A] bool, the actions that there were; None where the environment rules nothing out.
       final_value: [G, S], of the observation after the last step and before any reset.
     """
 
@@ -37,6 +38,7 @@ class Rollout(struct.PyTreeNode):
     value: jax.Array
     reward: jax.Array
     terminated: jax.Array
+    allowed: jax.Array | None
     final_value: jax.Array
 
 
@@ -112,10 +114,14 @@ def collect(
         context, uniform, step_key = now
         account = env.observe(state).account
         log_probs, value = policy.apply(params, context[:, None], account)
-        action = distributions.sample(uniform, log_probs)
+        allowed = None if env.mask is None else env.mask(state, data.env_params)
+        if allowed is not None:
+            log_probs = distributions.masked(log_probs, allowed)
+        action = distributions.sample(uniform, log_probs, allowed)
         state, out = env.step(step_key, state, action, data.env_params)
         log_prob = distributions.log_prob(log_probs, action)
-        played = (account, action, log_prob, value, out.reward * data.reward_scale, out.terminated)
+        reward = out.reward * data.reward_scale
+        played = (account, action, log_prob, value, reward, out.terminated, allowed)
         return (state, out.observation.account), played
 
     carry = (env_state, observation.account)

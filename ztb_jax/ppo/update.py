@@ -66,6 +66,7 @@ def samples_of(rollout: Rollout, *, gamma: float, lam: float) -> Samples:
         value=rollout.value,
         advantage=advantage,
         target=advantage + rollout.value,
+        allowed=rollout.allowed,
     )
 
 
