@@ -10,7 +10,7 @@ from envs import execution, ledger, limits, orders, protection
 from envs.execution import Venue
 from envs.ledger import Account, Book
 from envs.limits import Guard
-from envs.orders import Ticket
+from envs.orders import Ticket, Touch
 from envs.protection import Closing, Protection
 from envs.types import EnvParams, Fill, given
 
@@ -62,6 +62,8 @@ def play(state: State, ticket: Ticket, params: EnvParams) -> Outcome:
     alive = ~ledger.floored(book)
     if now.tradable is not None:
         alive &= now.tradable
+    if params.costs.impact is not None or params.costs.volume_cap is not None:
+        alive &= given(now.depth) > 0
     book = ledger.liquidate(book)
     exposure = execution.sized(ticket.order.level, params.market, params, state.bar)
     if state.protection is None and state.resting is None and params.margin is None:
@@ -92,17 +94,13 @@ def _inside(state: State, book: Book, ticket: Ticket, venue: Venue, *, may_trade
     if state.resting is not None:
         before = protection.passed(held, book, prices.open, margin, price=touch.price)
         active &= ~(before[0] | before[1])
-    after_open = active & touch.inside
-    at = jnp.where(after_open, touch.price, prices.open)
-    book = ledger.mark(book, jnp.where(after_open, at / prices.open - 1.0, 0.0))
-    was = book.value
-    exposure = execution.sized(ticket.order.level, venue.params.market, venue.params, state.bar)
-    book, fill = execution.trade_to(  # 9
-        book, ticket.order.level, exposure, venue, active=active, price=at, passive=touch.passive
-    )
+    was, book, fill, at = _fill(state, book, ticket, venue, touch=touch, active=active)  # 9
+    after_open = at != prices.open
     if held is not None:
+        # An order for level 0 brings no protection: what a volume cap leaves of the holding keeps its own.
+        hangs = (fill.traded != 0) & (ticket.order.level != 0)
         hung = protection.hang(held, ticket.order, at, was=was, now=book.value, lots=venue.params.lots)
-        held = jax.tree.map(lambda new, old: jnp.where(fill.traded != 0, new, old), hung, held)
+        held = jax.tree.map(lambda new, old: jnp.where(hangs, new, old), hung, held)
     closing = protection.inside(  # 10
         held, book, prices, margin, fill=at, after_open=after_open, at_target=at_target
     )
@@ -111,10 +109,29 @@ def _inside(state: State, book: Book, ticket: Ticket, venue: Venue, *, may_trade
         held = protection.follow(held, prices, protection.sign_of(book.value), after_open=after_open)  # 12
     rested = None
     if state.resting is not None:
-        rested = orders.rest(ticket, touch, waits=wants & ~active & ~closing.due)
+        triggered = touch.triggered & may_trade
+        rested = orders.rest(ticket, triggered, waits=wants & ~active & ~closing.due)
     move = jnp.where(after_open, prices.close / at - 1.0, venue.now.body)
     reason = jnp.where(closing.due, closing.reason, protection.NONE)
     return Outcome(_to_close(book, venue, move), held, rested, fill, exit_fill, reason)  # 11
+
+
+def _fill(state: State, book: Book, ticket: Ticket, venue: Venue, *, touch: Touch, active):
+    """Rule 9: the value before, the book and the fill after, and the price that the book is marked at."""
+    level, opened = ticket.order.level, given(venue.now.prices).open
+    exposure = execution.sized(level, venue.params.market, venue.params, state.bar)
+    inside = active & touch.inside
+    at = jnp.where(inside, touch.price, opened)
+    marked = ledger.mark(book, jnp.where(inside, at / opened - 1.0, 0.0))
+    traded, fill = execution.trade_to(
+        marked, level, exposure, venue, active=active, price=at, passive=touch.passive
+    )
+    if state.resting is None:
+        return marked.value, traded, fill, at
+    # An order that is reached and trades nothing leaves the bar as it was.
+    happened = fill.traded != 0
+    kept = jax.tree.map(lambda new, old: jnp.where(happened, new, old), traded, book)
+    return marked.value, kept.replace(level=traded.level), fill, jnp.where(happened, at, opened)
 
 
 def _in_effect(state: State, ticket: Ticket):

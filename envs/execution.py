@@ -136,8 +136,14 @@ def _quantity(book: Book, exposure: jax.Array, venue: Venue, price):
         return delta, None
     most = venue.params.costs.volume_cap * given(venue.now.depth) / given(venue.money)
     complete = jnp.abs(delta) <= most
-    most = most if unit is None else jnp.floor(most / unit) * unit
-    return jnp.where(complete, delta, jnp.sign(delta) * most), complete
+    if unit is None:
+        return jnp.where(complete, delta, jnp.sign(delta) * most), complete
+    most = jnp.floor(most / unit) * unit
+    # A trace of a lot is a rounding error: it neither is left to be traded, nor stays behind as a holding.
+    complete |= jnp.abs(delta) <= most + 1e-3 * unit
+    delta = jnp.where(complete, delta, jnp.sign(delta) * most)
+    emptied = (delta != 0) & (jnp.abs(book.value + delta) < 1e-3 * unit)
+    return jnp.where(emptied, -book.value, delta), complete
 
 
 def _edge(notional: jax.Array, venue: Venue) -> jax.Array:
@@ -149,7 +155,7 @@ def _edge(notional: jax.Array, venue: Venue) -> jax.Array:
     if costs.volatility_slippage is not None:
         edge += costs.volatility_slippage * given(now.volatility)
     if costs.impact is not None:
-        edge += (
-            costs.impact * given(now.volatility) * jnp.sqrt(notional * given(venue.money) / given(now.depth))
-        )
+        depth = given(now.depth)
+        share = notional * given(venue.money) / jnp.where(depth > 0, depth, jnp.inf)
+        edge += costs.impact * given(now.volatility) * jnp.sqrt(share)
     return edge

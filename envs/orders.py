@@ -137,8 +137,11 @@ def reach(ticket: Ticket, prices: Prices) -> Touch:
     )
 
 
-def rest(ticket: Ticket, touch: Touch, *, waits: jax.Array) -> Ticket:
-    """What rests after the bar: the ticket one bar older where it `waits` [], else nothing."""
-    kind = jnp.where(touch.triggered, LIMIT, given(ticket.order.kind))
+def rest(ticket: Ticket, triggered: jax.Array, *, waits: jax.Array) -> Ticket:
+    """What rests after the bar: the ticket one bar older where it `waits` [], else nothing.
+
+    A stop-limit that was `triggered` [] rests as a limit.
+    """
+    kind = jnp.where(triggered, LIMIT, given(ticket.order.kind))
     left = jnp.where(waits & (ticket.order.kind != MARKET), given(ticket.left) - 1, 0)
     return ticket.replace(order=ticket.order._replace(kind=kind), left=left)

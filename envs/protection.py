@@ -149,7 +149,7 @@ def inside(
         return Closing(stopped, price, jnp.zeros_like(stopped), reason)
     favourable = jnp.where(s > 0, prices.high, prices.low)
     counts = jnp.where(after_open & came_adversely, prices.close, favourable)
-    reached = held & ~stopped & (s * counts >= s * protection.target)
+    reached = held & ~stopped & (jnp.maximum(s * counts, s * fill) >= s * protection.target)
     return Closing(
         due=stopped | reached,
         price=jnp.where(reached, protection.target, price),

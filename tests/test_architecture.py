@@ -21,6 +21,7 @@ PACKAGES = ("envs", "ztb_jax")
 LEVELS = {
     "envs": 0,
     "ztb_jax.errors": 1,
+    "ztb_jax.settings": 1,
     "ztb_jax.config": 2,
     "ztb_jax.keys": 2,
     "ztb_jax.learner": 2,
@@ -39,6 +40,7 @@ LEVELS = {
 PEERS = {"ztb_jax.training", "ztb_jax.cli"}
 CONTROL_PLANE = (
     "ztb_jax.config",
+    "ztb_jax.settings",
     "ztb_jax.errors",
     "ztb_jax.runs.directory",
     "ztb_jax.training.progress",

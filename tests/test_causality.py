@@ -1,5 +1,7 @@
 """Nothing that happens after a bar can be seen, or acted on, at that bar: bit for bit, end to end."""
 
+import operator
+
 import jax
 import numpy as np
 import pytest
@@ -66,7 +68,9 @@ def test_overwriting_the_future_leaves_features_actions_and_fills(original):
         decided = bar - TRAIN_STOP + 1  # the action at `bar` itself is decided on what is known
         np.testing.assert_array_equal(other.level[:decided], trace.level[:decided], err_msg=f"bar {bar}")
         filled = bar - TRAIN_STOP  # the fill of the action at `bar` is at the next open, already another
-        for name in ("traded", "cost", "fee", "gain", "exposure"):
-            mine, theirs = getattr(trace, name)[:filled], getattr(other, name)[:filled]
-            np.testing.assert_array_equal(theirs, mine, err_msg=f"{name}, bar {bar}")
+        mine, theirs = (
+            jax.tree.map(operator.itemgetter(slice(filled)), (told.fill, told.gain, told.exposure))
+            for told in (trace, other)
+        )
+        jax.tree.map(np.testing.assert_array_equal, theirs, mine)
         assert (other.level[decided:] != trace.level[decided:]).any()

@@ -1,16 +1,19 @@
 """Where names and numbers of a configuration become functions and arrays; the only such place."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from envs import actions, rewards, sizing
 from envs.single import make_single
-from envs.types import Env
+from envs.types import Costs, Env, Financing, Limits, Margin, Market
 from ztb_jax import gates
 from ztb_jax.config import Config
 from ztb_jax.data.frame import bars_per_year
-from ztb_jax.data.market import MarketData, make_costs, make_market_data
+from ztb_jax.data.market import MarketData, make_costs, make_market, make_market_data
 from ztb_jax.data.split import Split, split
 from ztb_jax.errors import DataError
 from ztb_jax.features import scaling
@@ -18,6 +21,13 @@ from ztb_jax.features.recipe import Features
 from ztb_jax.learner import Learner
 from ztb_jax.policies.policy import Policy, make_policy
 from ztb_jax.ppo.learner import make_ppo
+from ztb_jax.settings import EnvConfig
+
+REWARDS = {
+    "log_return": rewards.log_return,
+    "differential_sharpe": rewards.differential_sharpe,
+    "differential_sortino": rewards.differential_sortino,
+}
 
 
 class Prepared(NamedTuple):
@@ -67,29 +77,40 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
         features.values, features.valid, start - lookback + 1, stop, limit=config.features.limit
     )
     scaled = scaler.apply(features.values)
-    costs = make_costs(
-        fee_rate=config.env.fee_rate, half_spread=config.env.half_spread, slippage=config.env.slippage
-    )
+    year = bars_per_year(pd.DatetimeIndex(frame.index))
+    market, rules = _market_of(config.env, frame, year), _rules_of(config.env)
     slices = {
         name: make_market_data(
             frame,
             scaled,
-            costs=costs,
+            costs=_costs_of(config.env),
+            market=market,
             ruin_equity=config.env.ruin_equity,
             lookback=lookback,
             start=start,
             stop=stop,
+            **rules,
         )
         for name, (start, stop) in cut._asdict().items()
     }
-    return Prepared(
-        frame, cut, slices, features.values.shape[1], bars_per_year(pd.DatetimeIndex(frame.index))
-    )
+    return Prepared(frame, cut, slices, features.values.shape[1], year)
 
 
 def make_environment(config: Config) -> Env:
     """The environment of a configuration."""
-    return make_single(levels=config.env.levels, episode_bars=config.env.episode_bars)
+    env = config.env
+    return make_single(
+        actions=actions.levels(
+            env.levels,
+            stop_loss=env.stop_loss or math.inf,
+            take_profit=env.take_profit or math.inf,
+            trail=env.trail or math.inf,
+        ),
+        episode_bars=env.episode_bars,
+        reward=REWARDS[env.reward](),
+        guarded=_guarded(env),
+        max_latency=env.latency,
+    )
 
 
 def make_network(config: Config, *, num_features: int) -> Policy:
@@ -128,6 +149,52 @@ def make_learner(config: Config, *, num_features: int) -> Learner:
         normalise_advantage=ppo.normalise_advantage,
     )
     return gates.gated(learner, gates.finite("loss", "reward", "grad_norm", "param_norm"))
+
+
+def _guarded(env: EnvConfig) -> bool:
+    return env.daily_loss is not None or env.drawdown is not None
+
+
+def _costs_of(env: EnvConfig) -> Costs:
+    """Costs that are not asked for do not exist in the program."""
+    more = {"volatility_slippage": env.volatility_slippage} if env.volatility_slippage else {}
+    return make_costs(fee_rate=env.fee_rate, half_spread=env.half_spread, slippage=env.slippage, **more)
+
+
+def _market_of(env: EnvConfig, frame: pd.DataFrame, year: float) -> Market:
+    """The bars with what the settings look at, and nothing else."""
+    brackets = (env.stop_loss, env.take_profit, env.trail, env.max_leverage)
+    inside = any(brackets) or _guarded(env) or _financed(env)
+    arrays = {}
+    if env.volatility_target is not None:
+        returns = jnp.asarray(frame["close"].pct_change().fillna(0.0).to_numpy(), jnp.float32)
+        arrays["scale"] = sizing.volatility_target(
+            returns, target=env.volatility_target / year**0.5, window=env.volatility_window
+        )
+    if env.max_position is not None:
+        arrays["cap"] = np.full(len(frame), env.max_position, np.float32)
+    window = env.volatility_window if env.volatility_slippage else None
+    return make_market(frame, inside=inside, volatility_window=window, **arrays)
+
+
+def _financed(env: EnvConfig) -> bool:
+    return bool(env.borrow_rate or env.loan_rate or env.cash_rate)
+
+
+def _rules_of(env: EnvConfig) -> dict[str, Any]:
+    """The optional parts of `EnvParams` that the settings ask for."""
+    rules: dict[str, Any] = {}
+    if env.max_leverage is not None:
+        rules["margin"] = Margin(jnp.float32(env.max_leverage), jnp.float32(env.maintenance))
+    if _financed(env):
+        rules["financing"] = Financing(*map(jnp.float32, (env.borrow_rate, env.loan_rate, env.cash_rate)))
+    if _guarded(env):
+        never = 1.0  # a loss of everything is the floor's business
+        losses = (never if loss is None else loss for loss in (env.daily_loss, env.drawdown))
+        rules["limits"] = Limits(*map(jnp.float32, losses))
+    if env.latency:
+        rules["latency"] = jnp.int32(env.latency)
+    return rules
 
 
 def num_windows(config: Config) -> int:

@@ -36,7 +36,7 @@ def test_a_policy_backtest_equals_a_loop_over_the_environment():
         state, out = step(jax.random.key(0), state, action, data.env_params)
         levels.append(LEVELS[int(action)])
         np.testing.assert_allclose(trace.gain[n], state.account.gain, rtol=1e-5, atol=1e-7)
-        np.testing.assert_allclose(trace.traded[n], out.fill.traded, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(trace.fill.traded[n], out.fill.traded, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(trace.level[:60], levels)
     assert len(set(levels)) > 1
 
@@ -47,7 +47,7 @@ def test_baselines_are_what_they_say():
     gap, body = compare.bars_of(data)
     np.testing.assert_allclose(gap, opened[start + 1 : stop] / closed[start : stop - 1] - 1, atol=1e-6)
     np.testing.assert_allclose(body, closed[start + 1 : stop] / opened[start + 1 : stop] - 1, atol=1e-6)
-    traces = compare.play_baselines(data, levels=LEVELS, seed=0)
+    traces = compare.play_baselines(data, ENV, seed=0)
     hold = compare.account_of(traces["buy_and_hold"], gap)
     paid = 0.003 * (1 + 2e-4) + 2e-4
     np.testing.assert_allclose(hold.equity[-1], closed[stop - 1] / opened[start + 1] - paid, rtol=1e-4)
@@ -73,13 +73,13 @@ def test_accounts_equal_the_float64_reference_in_every_series():
     n = len(expected["equity"])
     before = np.concatenate([[1.0], expected["equity"][:-1]])
     np.testing.assert_allclose(account.equity[1 : n + 1], expected["equity"], rtol=1e-4)
-    np.testing.assert_allclose(account.traded[:n], expected["traded"] * before, rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(account.costs[:n], expected["cost"] * before, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(account.traded[:n, 0], expected["traded"] * before, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(account.costs[:n, 0], expected["cost"] * before, rtol=1e-3, atol=1e-6)
     np.testing.assert_allclose(
         account.value[1 : n + 1], expected["exposure"] * expected["equity"], rtol=1e-3, atol=1e-5
     )
     held = np.concatenate([[0.0], (expected["exposure"] * expected["equity"])[:-1]]) * (1 + gap[:n])
-    np.testing.assert_allclose(account.held[:n], held, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(account.held[:n, 0], held, rtol=1e-3, atol=1e-5)
     assert stop - 1 - start == data.num_steps
 
 
@@ -99,7 +99,7 @@ def test_a_ruined_account_stays_closed_through_a_rally():
     data = small([100, 100, 8, 16, 32, 64, 128])
     trace = make_path_backtest()(jnp.ones(6), data.env_params)
     assert np.asarray(trace.ruined).tolist() == [False, True, True, True, True, True]
-    for series in (trace.gain, trace.exposure, trace.traded, trace.cost, trace.level):
+    for series in (trace.gain, trace.exposure, trace.fill.traded, trace.fill.cost, trace.level):
         assert not np.asarray(series)[2:].any()
     account = compare.account_of(trace, compare.bars_of(data)[0])
     assert account.ruined
@@ -114,7 +114,7 @@ def test_an_account_that_a_gap_ruined_cannot_trade_itself_back():
         np.testing.assert_allclose(trace.gain[1], -0.99)
         assert bool(trace.ruined[1])
         assert float(trace.exposure[1]) == 0.0
-        assert float(trace.traded[1]) == 0.0
+        assert float(trace.fill.traded[1]) == 0.0
 
 
 def test_growth_beyond_any_number_is_told():

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from flax import struct
 
-from envs.types import Costs, EnvParams, Market
+from envs.types import Conversion, Costs, EnvParams, Market, Prices
+from ztb_jax.data.frame import SECONDS_PER_YEAR, nanoseconds
 
 
 class MarketData(struct.PyTreeNode):
@@ -45,24 +46,113 @@ def check_lookback(policy: Any, data: MarketData) -> None:
         )
 
 
-def make_market(frame: pd.DataFrame) -> Market:
-    """The bars of `frame` (columns open, close) as returns, computed in float64 and kept in float32."""
+def make_market(
+    frame: pd.DataFrame,
+    *,
+    inside: bool = False,
+    tick: float | None = None,
+    volatility_window: int | None = None,
+    rates: tuple[np.ndarray, np.ndarray] | None = None,
+    **arrays: np.ndarray,
+) -> Market:
+    """The bars of `frame` as returns, computed in float64 and kept in float32, and what else is asked for.
+
+    Every array is known in time, at the close of its bar or before its open, as `envs.types.Market` says.
+
+    Args:
+      frame: [N] bars with columns open and close; with `inside` also high, low and volume, stamped in time.
+      inside: add prices, depth, elapsed years and first bars of a day (by the date of the stamp).
+      tick: put the prices on this grid.
+      volatility_window: bars of the deviation that slippage and impact scale with; 0 before there are two.
+      rates: ([N], [N]) worth of one unit of quote currency in account currency at opens and closes.
+      **arrays: [N] half_spread, tradable, funding, scale or cap, as `envs.types.Market` defines them.
+
+    Raises:
+      ValueError: an array of another length, or of a name that a market does not have.
+    """
     opened, closed = frame["open"].to_numpy(np.float64), frame["close"].to_numpy(np.float64)
-    gap = np.concatenate([[0.0], opened[1:] / closed[:-1] - 1.0])
-    return Market(gap=jnp.asarray(gap, jnp.float32), body=jnp.asarray(closed / opened - 1.0, jnp.float32))
+    _check_arrays(arrays, len(frame))
+    market = Market(gap=_f32(_gap(opened, closed)), body=_f32(closed / opened - 1.0))
+    market = market.replace(**{name: jnp.asarray(values) for name, values in arrays.items()})
+    if volatility_window is not None:
+        market = market.replace(volatility=_f32(_known_deviation(closed, volatility_window)))
+    if rates is not None:
+        at_open, at_close = (np.asarray(rate, np.float64) for rate in rates)
+        conversion = Conversion(
+            gap=_f32(_gap(at_open, at_close)), body=_f32(at_close / at_open - 1.0), rate=_f32(at_open)
+        )
+        market = market.replace(conversion=conversion)
+    if not inside:
+        return market
+    stamps = pd.DatetimeIndex(frame.index)
+    seconds = np.diff(nanoseconds(stamps), prepend=nanoseconds(stamps)[:1]) / 1e9
+    worth = 1.0 if rates is None else np.asarray(rates[1], np.float64)
+    return market.replace(
+        prices=_prices(frame, tick),
+        depth=_f32(frame["volume"].to_numpy(np.float64) * closed * worth),
+        years=_f32(seconds / SECONDS_PER_YEAR),
+        new_day=jnp.asarray(np.diff(stamps.normalize().asi8, prepend=-1) != 0),
+    )
 
 
-def make_costs(*, fee_rate: float, half_spread: float, slippage: float) -> Costs:
+def _check_arrays(arrays: dict[str, np.ndarray], num_bars: int) -> None:
+    known = ("half_spread", "tradable", "funding", "scale", "cap")
+    wrong = [f"{name} is not one of {', '.join(known)}" for name in arrays if name not in known]
+    wrong += [
+        f"{name} has shape {np.shape(values)} and the market {num_bars} bars"
+        for name, values in arrays.items()
+        if np.shape(values) != (num_bars,)
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _f32(values: np.ndarray) -> jax.Array:
+    return jnp.asarray(values, jnp.float32)
+
+
+def _gap(opened: np.ndarray, closed: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0.0], opened[1:] / closed[:-1] - 1.0])
+
+
+def _prices(frame: pd.DataFrame, tick: float | None) -> Prices:
+    def grid(name: str) -> jax.Array:
+        price = frame[name].to_numpy(np.float64)
+        if tick is None:
+            return _f32(price)
+        # The product that `envs.orders.on_tick` forms, so that a price equals the order that lies on it.
+        return _f32(np.round(price / tick)) * jnp.float32(tick)
+
+    return Prices(open=grid("open"), high=grid("high"), low=grid("low"), close=grid("close"))
+
+
+def _known_deviation(closed: np.ndarray, window: int) -> np.ndarray:
+    """[N] deviation of the last `window` log returns before each bar, of fewer at the start."""
+    moves = pd.Series(np.diff(np.log(closed), prepend=np.nan))
+    return moves.rolling(window, min_periods=2).std().shift(1).fillna(0.0).to_numpy()
+
+
+def make_costs(*, fee_rate: float, half_spread: float, slippage: float, **more: float) -> Costs:
     """Costs as strongly typed scalars, so that no value of theirs recompiles anything.
+
+    Args:
+      fee_rate: of the notional.
+      half_spread: of the price.
+      slippage: of the price.
+      **more: the optional fields of `envs.types.Costs`; what is not given does not exist.
 
     Raises:
       ValueError: a cost is negative, not finite, or all of the notional.
+      TypeError: a name that is no cost.
     """
-    given = {"fee_rate": fee_rate, "half_spread": half_spread, "slippage": slippage}
-    wrong = [f"{name} is {value}" for name, value in given.items() if not 0.0 <= value < 1.0]
+    shares = {"fee_rate": fee_rate, "half_spread": half_spread, "slippage": slippage}
+    wrong = [f"{name} is {value}" for name, value in shares.items() if not 0.0 <= value < 1.0]
+    wrong += [f"{name} is {value}" for name, value in more.items() if not 0.0 <= value < np.inf]
     if wrong:
-        raise ValueError(f"{', '.join(wrong)}: give fractions of the notional from 0 to below 1")
-    return Costs(jnp.float32(fee_rate), jnp.float32(half_spread), jnp.float32(slippage))
+        raise ValueError(
+            f"{', '.join(wrong)}: give fractions of the notional from 0 to below 1, and the rest from 0 on"
+        )
+    return Costs(**{name: jnp.float32(value) for name, value in (shares | more).items()})
 
 
 def make_market_data(
@@ -70,10 +160,12 @@ def make_market_data(
     features: np.ndarray,
     *,
     costs: Costs,
+    market: Market | None = None,
     ruin_equity: float = 0.1,
     lookback: int = 1,
     start: int = 0,
     stop: int | None = None,
+    **rules: Any,
 ) -> MarketData:
     """The bars [start, stop) of a market, with the `lookback - 1` rows of features before them.
 
@@ -85,10 +177,12 @@ def make_market_data(
       frame: [N] bars with columns open and close.
       features: [N, F] scaled features, finite from row start - lookback + 1 on.
       costs: the price of trading.
+      market: of all N bars, with whatever the rules need; None is the plain returns of `frame`.
       ruin_equity: share of the starting equity at which an account is closed.
       lookback: rows that an observation takes.
       start: first bar that may be observed.
       stop: one past the last bar that may be reached; None is the end.
+      **rules: the optional fields of `envs.types.EnvParams`: margin, financing, limits, lots, ….
 
     Raises:
       ValueError: the first windows reach before the data, or hold a number that is not finite.
@@ -105,14 +199,16 @@ def make_market_data(
         raise ValueError(f"features of bar {bad} are not finite: start the slice after the warm-up")
     closed = frame["close"].to_numpy(np.float64)[begin:stop]
     spread = float(np.diff(np.log(closed)).std())
+    whole = make_market(frame) if market is None else market
     return MarketData(
         features=jnp.asarray(rows),
         env_params=EnvParams(
-            market=make_market(frame.iloc[begin:stop]),
+            market=jax.tree.map(lambda leaf: leaf[begin:stop], whole),
             costs=costs,
             ruin_equity=jnp.float32(ruin_equity),
             first=jnp.int32(lookback - 1),
             stop=jnp.int32(len(rows)),
+            **rules,
         ),
         reward_scale=jnp.float32(1.0 / spread if spread > 0 else 1.0),
         lookback=lookback,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.single import Draw, make_single
-from envs.types import Env, EnvParams, Fill, Order, TimeStep
+from envs.types import Env, EnvParams, Fill, Order
 from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.policies import distributions
 from ztb_jax.policies.policy import Policy
@@ -21,18 +21,16 @@ class Trace(NamedTuple):
       level: [N] float32, asked for at bar first + n and filled at the next open.
       exposure: [N] float32, signed holding over equity at the next close.
       gain: [N] float32, simple net return of the bar.
-      traded: [N] float32, signed notional over equity at the last close.
-      cost: [N] float32, spread, slippage and fee, same unit.
-      fee: [N] float32, the fee alone, same unit.
+      fill: [N] each, what the order of that bar executed; in units of the equity at the last close.
+      exit: [N] each, what closed the holding later in the bar; None in an environment without such orders.
       ruined: [N] bool, the account was closed in this step or before; nothing changes after.
     """
 
     level: jax.Array
     exposure: jax.Array
     gain: jax.Array
-    traded: jax.Array
-    cost: jax.Array
-    fee: jax.Array
+    fill: Fill
+    exit: Fill | None
     ruined: jax.Array
 
 
@@ -50,19 +48,12 @@ def _step(env: Env, carry, order: Order, params: EnvParams):
     frozen = frozen.replace(account=frozen.account.replace(log_equity=state.account.log_equity))
     kept = jax.tree.map(lambda stopped, on: jnp.where(dead, stopped, on), frozen, moved)
     kept = kept.replace(bar=moved.bar, end=moved.end)
-    fill = jax.tree.map(lambda value: jnp.where(dead, 0.0, value), _whole(out))
+    fill, closing = jax.tree.map(lambda value: jnp.where(dead, 0.0, value), (out.fill, out.exit))
     level = jnp.where(dead, 0.0, order.level)
     dead = dead | out.terminated
     account = kept.account
-    trace = Trace(level, account.exposure, account.gain, fill.traded, fill.cost, fill.fee, dead)
+    trace = Trace(level, account.exposure, account.gain, fill, closing, dead)
     return (kept, dead), trace
-
-
-def _whole(out: TimeStep) -> Fill:
-    """What the agent's order and whatever closed the holding executed together."""
-    if out.exit is None:
-        return out.fill
-    return jax.tree.map(jnp.add, out.fill, out.exit)
 
 
 def make_policy_backtest(policy: Policy, env: Env) -> Callable[[Any, MarketData], Trace]:

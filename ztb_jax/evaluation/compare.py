@@ -3,13 +3,13 @@
 Axes: N steps, N + 1 closing marks.
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.types import Env
 from ztb_jax.data.market import MarketData
 from ztb_jax.errors import DataError
 from ztb_jax.evaluation import metrics, oracle
@@ -26,9 +26,10 @@ class Account(NamedTuple):
     Attributes:
       equity: [N+1] at the closes, 1 first.
       value: [N+1] signed holding at the closes.
-      held: [N] signed holding at the open, before the fill.
-      traded: [N] signed value traded at the open.
-      costs: [N] paid for it.
+      held: [N, F] signed holding at the price of each of a bar's F fills, before it.
+      traded: [N, F] signed value that the fill traded.
+      costs: [N, F] paid for it.
+      price: [N, F] price paid or got over the bar's open; 0 where nothing was traded.
       exposure: [N] signed holding over equity at the closes.
       ruined: whether the account was closed.
     """
@@ -38,6 +39,7 @@ class Account(NamedTuple):
     held: np.ndarray
     traded: np.ndarray
     costs: np.ndarray
+    price: np.ndarray
     exposure: np.ndarray
     ruined: bool
 
@@ -52,9 +54,7 @@ def account_of(trace: Trace, gap: np.ndarray) -> Account:
     Raises:
       DataError: the equity would overflow.
     """
-    gain, exposure, traded, cost = (
-        np.asarray(x, np.float64) for x in (trace.gain, trace.exposure, trace.traded, trace.cost)
-    )
+    gain, exposure = (np.asarray(x, np.float64) for x in (trace.gain, trace.exposure))
     if np.log1p(gain).sum() > LARGEST_LOG_GROWTH:
         raise DataError(
             f"an account grows by e^{np.log1p(gain).sum():.0f} on this slice, beyond any number: judge "
@@ -62,12 +62,22 @@ def account_of(trace: Trace, gap: np.ndarray) -> Account:
         )
     equity = np.concatenate([[1.0], np.cumprod(1.0 + gain)])
     value = np.concatenate([[0.0], exposure]) * equity
+    fills = [trace.fill] if trace.exit is None else [trace.fill, trace.exit]
+    traded, cost, fee, price = (
+        np.stack([np.asarray(getattr(fill, name), np.float64) for fill in fills], axis=-1)
+        for name in ("traded", "cost", "fee", "price")
+    )
+    # What the order met: the holding, moved by the gap and on to the price before spread and slippage.
+    edge = np.divide(cost[:, 0] - fee[:, 0], traded[:, 0], out=np.zeros_like(gain), where=traded[:, 0] != 0)
+    met = np.where(traded[:, 0] != 0, price[:, 0] / (1.0 + edge), 1.0)
+    held = [value[:-1] * (1.0 + gap) * met, *(-traded[:, 1:] * equity[:-1, None]).T]
     return Account(
         equity=equity,
         value=value,
-        held=value[:-1] * (1.0 + gap),
-        traded=traded * equity[:-1],
-        costs=cost * equity[:-1],
+        held=np.stack(held, axis=-1),
+        traded=traded * equity[:-1, None],
+        costs=cost * equity[:-1, None],
+        price=price,
         exposure=exposure,
         ruined=bool(np.asarray(trace.ruined)[-1]),
     )
@@ -94,7 +104,7 @@ def bars_of(data: MarketData) -> tuple[np.ndarray, np.ndarray]:
     return gap, body
 
 
-def play_baselines(data: MarketData, *, levels: Sequence[float], seed: int) -> dict[str, Trace]:
+def play_baselines(data: MarketData, env: Env, *, seed: int) -> dict[str, Trace]:
     """Traces of buy-and-hold, flat, random and the hindsight optimum.
 
     Buy-and-hold takes level 1 at the first open and keeps it. Random draws a level for every bar; of
@@ -104,11 +114,11 @@ def play_baselines(data: MarketData, *, levels: Sequence[float], seed: int) -> d
 
     Args:
       data: the slice.
-      levels: the environment's.
+      env: whose levels and rules to play by; baselines trade at the market and unprotected.
       seed: of the random accounts.
     """
     gap, body = bars_of(data)
-    backtest = make_path_backtest()
+    backtest, levels = make_path_backtest(env), env.levels
     costs = data.env_params.costs
     one_way = float(costs.fee_rate + costs.half_spread + costs.slippage)
 
@@ -124,7 +134,7 @@ def play_baselines(data: MarketData, *, levels: Sequence[float], seed: int) -> d
         "random": play(drawn[median]),
     }
     try:
-        best = play(oracle.hindsight(gap, body, levels=tuple(levels), cost=one_way).path)
+        best = play(oracle.hindsight(gap, body, levels=levels, cost=one_way).path)
     except oracle.NoPathError:
         return traces
     if np.log1p(best.gain.astype(np.float64)).sum() < LARGEST_LOG_GROWTH:

@@ -200,9 +200,9 @@ def summarise(
     Args:
       equity: [T+1] at the closes, the first before the first decision.
       value: [T+1] signed market value of the holding at the closes.
-      held: [T] signed value of the holding at the fill price, before the fill.
-      traded: [T] signed value traded at the fill, 0 where nothing was traded.
-      costs: [T] spread, slippage and fees paid at the fill.
+      held: [T] or [T, F], signed value of the holding at the price of each of a bar's fills, before it.
+      traded: like held, signed value traded at the fill, 0 where nothing was traded.
+      costs: like held, spread, slippage and fees paid at the fill.
       bars_per_year: from the instrument's own calendar.
       ruined: the simulator ended the account before the last bar. Also set when no equity is left.
 
@@ -210,18 +210,20 @@ def summarise(
       ValueError: an input is not finite, or lengths disagree.
     """
     returns = net_returns(equity)
+    held, traded, costs = (np.asarray(fills, np.float64) for fills in (held, traded, costs))
+    per_bar = [fills if fills.ndim < 2 else fills.sum(axis=1) for fills in (np.abs(traded), costs)]
     numbers = {
         "total_return": total_return(equity),
         "annual_return": annual_return(equity, bars_per_year),
         "volatility": volatility(returns, bars_per_year),
         "sharpe": sharpe(returns, bars_per_year),
         "max_drawdown": max_drawdown(equity),
-        "turnover": turnover(traded, equity, bars_per_year),
-        "num_trades": num_trades(traded),
-        "fees_paid": fees_paid(costs, equity),
+        "turnover": turnover(per_bar[0], equity, bars_per_year),
+        "num_trades": num_trades(traded.reshape(-1)),
+        "fees_paid": fees_paid(per_bar[1], equity),
         "exposure": exposure(value, equity),
         "net_exposure": net_exposure(value, equity),
-        "win_rate": win_rate(held, traded, costs),
+        "win_rate": win_rate(held.reshape(-1), traded.reshape(-1), costs.reshape(-1)),
         "ruined": ruined or np.asarray(equity)[-1] <= 0.0,
     }
     return {name: float(number) if math.isfinite(number) else None for name, number in numbers.items()}

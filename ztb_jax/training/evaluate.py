@@ -16,7 +16,7 @@ from ztb_jax.data.frame import content_hash
 from ztb_jax.data.load import SYNTHETIC, load_bars
 from ztb_jax.errors import RunError
 from ztb_jax.evaluation import compare, report
-from ztb_jax.evaluation.backtest import Trace, make_policy_backtest
+from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.evaluation.verdict import verdict_sentence
 from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory
@@ -112,7 +112,7 @@ def judge_prepared(
     params, counters = checkpoint.load_best(run.checkpoints, like)
     data = prepared.slices[slice_name]
     traces = {"policy": backtest_of(config, prepared, slice_name)(params)}
-    traces |= compare.play_baselines(data, levels=config.env.levels, seed=config.seed)
+    traces |= compare.play_baselines(data, build.make_environment(config), seed=config.seed)
     gap, _ = compare.bars_of(data)
     accounts = {name: compare.account_of(trace, gap) for name, trace in traces.items()}
     metrics = {name: compare.summarise(account, prepared.bars_per_year) for name, account in accounts.items()}
@@ -141,7 +141,7 @@ def judge_prepared(
         _page(run, config, prepared, slice_name=slice_name),
         strategies=strategies,
         notes=result["notes"],
-        trades=_trades(config, prepared, (start, stop), accounts["policy"], traces["policy"]),
+        trades=_trades(prepared, (start, stop), accounts["policy"]),
     )
     result_file, page_file = run.results(slice_name)
     directory.write_json(result_file, result)
@@ -237,23 +237,20 @@ def _stale_opens(config, prepared) -> list[str]:
     ]
 
 
-def _trades(config, prepared, bounds, account: compare.Account, trace: Trace) -> list[report.Trade]:
+def _trades(prepared, bounds, account: compare.Account) -> list[report.Trade]:
+    """Every fill in order, its size over the equity that the bar left, its cost over the one before."""
     start, stop = bounds
     stamps = prepared.frame.index.to_numpy()[start + 1 : stop]
     opened = prepared.frame["open"].to_numpy()[start + 1 : stop]
-    edge = config.env.half_spread + config.env.slippage
-    traded = np.asarray(trace.traded, np.float64)
-    # A trace counts in equity at the last close; a fill's size is read against the equity it left.
-    after = account.equity[1:] / account.equity[:-1]
     return [
         report.Trade(
             stamp=stamps[n],
-            side="buy" if traded[n] > 0 else "sell",
-            size=float(abs(traded[n]) / after[n]),
-            price=float(opened[n] * (1.0 + edge * np.sign(traded[n]))),
-            cost=float(trace.cost[n]),
+            side="buy" if account.traded[n, fill] > 0 else "sell",
+            size=float(abs(account.traded[n, fill]) / account.equity[n + 1]),
+            price=float(opened[n] * account.price[n, fill]),
+            cost=float(account.costs[n, fill] / account.equity[n]),
         )
-        for n in np.flatnonzero(traded)
+        for n, fill in np.argwhere(account.traded)
     ]
 
 

@@ -1,0 +1,205 @@
+"""Every setting with its default: frozen dataclasses that `ztb_jax.config` fills, without jax."""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+
+def _as_text(value: Any) -> Any:
+    """Dates and numbers that YAML made out of a text, as the text again."""
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Positive = Annotated[int, Field(gt=0, le=10**15)]
+Size = Annotated[int, Field(gt=0, le=2**24)]
+Bars = Annotated[int, Field(gt=0, le=10**7)]
+Text = Annotated[str, BeforeValidator(_as_text)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Distance = Annotated[float, Field(gt=0.0)]
+Closed = Annotated[float, Field(ge=0.0, le=1.0)]
+
+STRICT = {"extra": "forbid", "allow_inf_nan": False}
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which prices, and how they are cut."""
+
+    __pydantic_config__ = STRICT
+
+    symbol: Text = "SP500"
+    """SP500 and NASDAQ are built in; synthetic/NAME is generated; the rest comes out of the cache."""
+    timeframe: Text = "1d"
+    """Length of a bar: 1d, 4h, 15m."""
+    start: Text | None = None
+    """Use bars from this date on, YYYY-MM-DD."""
+    end: Text | None = None
+    """Use bars before this date, YYYY-MM-DD."""
+    cache_dir: Text | None = None
+    """Folder of imported prices; without it the user's cache."""
+    train: Share = 0.6
+    """Share of the bars that is trained on."""
+    validation: Share = 0.2
+    """Share of the bars that chooses the policy."""
+    test: Share = 0.2
+    """Share of the bars that is evaluated once."""
+    embargo_bars: Annotated[int, Field(ge=0)] = 32
+    """Bars dropped between slices; with at least features.lookback no window spans two slices."""
+    synthetic_bars: Bars = 20_000
+    """Length of a generated market."""
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """What the policy sees of the market."""
+
+    __pydantic_config__ = STRICT
+
+    recipe: Text = "default"
+    """Named list of indicators."""
+    lookback: Bars = 32
+    """Bars in the policy's window."""
+    limit: Annotated[float, Field(gt=0.0)] = 5.0
+    """Scaled features are clipped to plus and minus this many deviations."""
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The simulated account."""
+
+    __pydantic_config__ = STRICT
+
+    levels: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    """Target exposures, one for each action, as fractions of equity."""
+    episode_bars: Bars = 256
+    """Bars in an episode; a multiple of ppo.rollout_bars."""
+    fee_rate: Fraction = 5e-4
+    """Commission as a fraction of notional, once per side."""
+    half_spread: Fraction = 1e-4
+    """Half the bid-ask spread as a fraction of the price."""
+    slippage: Fraction = 1e-4
+    """Further adverse fill distance as a fraction of the price."""
+    ruin_equity: Fraction = 0.1
+    """Share of the starting equity at which the account is closed."""
+    volatility_slippage: NonNegative = 0.0
+    """Further adverse fill distance in deviations of a bar, measured over volatility_window."""
+    latency: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Whole bars that an order arrives late."""
+    stop_loss: Share | None = None
+    """Distance of a protective stop from every fill, as a fraction of its price."""
+    take_profit: Distance | None = None
+    """Distance of a profit target from every fill."""
+    trail: Share | None = None
+    """Distance of a stop that trails the best price since the fill."""
+    max_position: Distance | None = None
+    """Largest exposure, whatever the level asks for."""
+    volatility_target: Distance | None = None
+    """Annual deviation that a level of 1 is scaled to; without it a level is an exposure."""
+    volatility_window: Annotated[int, Field(ge=2, le=10**6)] = 20
+    """Bars that deviations are measured over."""
+    max_leverage: Distance | None = None
+    """Largest exposure that the margin allows; setting it brings margin calls inside the bar."""
+    maintenance: Share = 0.25
+    """Equity over the holding's value at which a margin call closes it; needs max_leverage."""
+    borrow_rate: NonNegative = 0.0
+    """Annual rate on the value of a short holding."""
+    loan_rate: NonNegative = 0.0
+    """Annual rate on what a long holding exceeds the equity by."""
+    cash_rate: NonNegative = 0.0
+    """Annual rate earned on equity that is not invested."""
+    daily_loss: Share | None = None
+    """Share of the day's equity whose loss flattens and locks the account to the end of the day."""
+    drawdown: Share | None = None
+    """Share of the highest equity whose loss flattens and locks the account to the end of the episode."""
+    reward: Literal["log_return", "differential_sharpe", "differential_sortino"] = "log_return"
+    """What the learner is paid; the report always judges by net returns."""
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """The network."""
+
+    __pydantic_config__ = STRICT
+
+    width: Annotated[int, Field(gt=0, le=2**14)] = 64
+    """Units in each of the two layers."""
+    shared_torso: bool = True
+    """One network for actor and critic instead of one each."""
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """The learner."""
+
+    __pydantic_config__ = STRICT
+
+    num_accounts: Size = 1024
+    """Accounts simulated in parallel."""
+    rollout_bars: Size = 64
+    """Bars played between updates."""
+    sharing: Size = 8
+    """Accounts on the same bars: more is faster and noisier."""
+    epochs: Size = 4
+    """Passes over a rollout."""
+    num_minibatches: Size = 4
+    """Gradient steps of a pass."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
+    """Adam's, falling to zero over the run."""
+    gamma: Closed = 0.95
+    """Discount of a bar."""
+    lam: Closed = 0.9
+    """Decay of the advantage trace."""
+    clip: Annotated[float, Field(gt=0.0)] = 0.2
+    """How far the probability ratio may move."""
+    value_clip: Annotated[float, Field(gt=0.0)] | None = None
+    """How far the value may move in an update; none is the plain squared error."""
+    value_weight: NonNegative = 0.5
+    """Weight of the value loss."""
+    entropy_weight: NonNegative = 0.01
+    """Weight of the entropy bonus, falling to zero over the run."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 0.5
+    """Global norm above which gradients are scaled down."""
+    normalise_advantage: bool = True
+    """Bring each minibatch's advantages to mean 0 and deviation 1."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The run directory and the length of the run."""
+
+    __pydantic_config__ = STRICT
+
+    root: Text = "runs"
+    """Folder of run directories."""
+    id: Text | None = None
+    """Name of this run's directory; without it the time and the commit."""
+    total_env_steps: Positive = 10_485_760
+    """Environment steps to train, rounded up to whole windows."""
+    window_updates: Size = 8
+    """Updates between validations, checkpoints and progress."""
+    patience_windows: Positive | None = None
+    """Stop when validation has not improved for this many windows; none trains to the end."""
+    keep_checkpoints: Positive = 3
+    """Checkpoints kept, newest first."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run is made of."""
+
+    __pydantic_config__ = STRICT
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """All randomness of the run follows from it."""
+    data: DataConfig = field(default_factory=DataConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    env: EnvConfig = field(default_factory=EnvConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    ppo: PPOConfig = field(default_factory=PPOConfig)
+    run: RunConfig = field(default_factory=RunConfig)
