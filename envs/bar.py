@@ -8,6 +8,7 @@ from flax import struct
 
 from envs import execution, ledger, limits, orders, protection
 from envs.execution import Venue
+from envs.fusion import materialise
 from envs.ledger import Account, Book
 from envs.limits import Guard
 from envs.orders import Ticket, Touch
@@ -68,7 +69,9 @@ def play(state: State, ticket: Ticket, params: EnvParams) -> Outcome:
     exposure = execution.sized(ticket.order.level, params.market, params, state.bar)
     if state.protection is None and state.resting is None and params.margin is None:
         return _at_open(book, ticket, exposure, venue, may_trade=alive)
-    return _inside(state, book, ticket, venue, may_trade=alive)
+    book, venue = materialise(book, state.bar), venue._replace(bar=state.bar)
+    played = _inside(state, book, ticket, venue, may_trade=alive)
+    return played._replace(book=materialise(played.book, state.bar))
 
 
 def _at_open(book: Book, ticket: Ticket, exposure, venue: Venue, *, may_trade) -> Outcome:
@@ -94,8 +97,9 @@ def _inside(state: State, book: Book, ticket: Ticket, venue: Venue, *, may_trade
     if state.resting is not None:
         before = protection.passed(held, book, prices.open, margin, price=touch.price)
         active &= ~(before[0] | before[1])
-    was, book, fill, at = _fill(state, book, ticket, venue, touch=touch, active=active)  # 9
-    after_open = at != prices.open
+    was = book.value
+    book, fill, after_open = _fill(state, book, ticket, venue, touch=touch, active=active)  # 9
+    at = jnp.where(after_open, touch.price, prices.open)
     if held is not None:
         # An order for level 0 brings no protection: what a volume cap leaves of the holding keeps its own.
         hangs = (fill.traded != 0) & (ticket.order.level != 0)
@@ -117,7 +121,7 @@ def _inside(state: State, book: Book, ticket: Ticket, venue: Venue, *, may_trade
 
 
 def _fill(state: State, book: Book, ticket: Ticket, venue: Venue, *, touch: Touch, active):
-    """Rule 9: the value before, the book and the fill after, and the price that the book is marked at."""
+    """Rule 9: the book after, the fill, and whether it came inside the bar."""
     level, opened = ticket.order.level, given(venue.now.prices).open
     exposure = execution.sized(level, venue.params.market, venue.params, state.bar)
     inside = active & touch.inside
@@ -127,11 +131,11 @@ def _fill(state: State, book: Book, ticket: Ticket, venue: Venue, *, touch: Touc
         marked, level, exposure, venue, active=active, price=at, passive=touch.passive
     )
     if state.resting is None:
-        return marked.value, traded, fill, at
+        return traded, fill, inside
     # An order that is reached and trades nothing leaves the bar as it was.
     happened = fill.traded != 0
     kept = jax.tree.map(lambda new, old: jnp.where(happened, new, old), traded, book)
-    return marked.value, kept.replace(level=traded.level), fill, jnp.where(happened, at, opened)
+    return kept.replace(level=traded.level), fill, inside & happened
 
 
 def _in_effect(state: State, ticket: Ticket):

@@ -270,9 +270,7 @@ def protect_inside(play, b):
         close_out(play, b, now, reason)
     elif at_most(side * adverse, side * level, opened, knife):
         close_out(play, b, level, reason)
-    elif at_most(side * account.target, side * now, opened, knife):
-        close_out(play, b, account.target, BY_TARGET)
-    elif at_most(side * account.target, side * kind, opened, knife):
+    elif at_most(side * account.target, max(side * now, side * kind), opened, knife):
         close_out(play, b, account.target, BY_TARGET)
 
 

@@ -1,0 +1,148 @@
+"""Every rule that the settings know reaches the simulator, the learner and the report."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from ztb_jax import build
+from ztb_jax.config import resolve
+from ztb_jax.data import synthetic
+from ztb_jax.data.market import make_costs, make_market, make_market_data
+from ztb_jax.errors import ConfigError
+from ztb_jax.evaluation import compare
+from ztb_jax.evaluation.backtest import make_path_backtest, make_policy_backtest
+from ztb_jax.features import recipe
+
+SMALL = {
+    "features.recipe": "returns",
+    "features.lookback": 4,
+    "data.embargo_bars": 8,
+    "env.episode_bars": 64,
+    "policy.width": 8,
+    "ppo.num_accounts": 32,
+    "ppo.rollout_bars": 32,
+    "ppo.num_minibatches": 2,
+    "run.window_updates": 1,
+    "run.total_env_steps": 2048,
+}
+RULES = {
+    "env.levels": (-2.0, 0.0, 2.0),
+    "env.stop_loss": 0.01,
+    "env.take_profit": 0.03,
+    "env.trail": 0.02,
+    "env.max_position": 1.5,
+    "env.volatility_target": 0.5,
+    "env.max_leverage": 3.0,
+    "env.borrow_rate": 0.01,
+    "env.loan_rate": 0.02,
+    "env.cash_rate": 0.005,
+    "env.daily_loss": 0.05,
+    "env.drawdown": 0.4,
+    "env.latency": 1,
+    "env.volatility_slippage": 0.1,
+    "env.reward": "differential_sortino",
+}
+FRAME = synthetic.gbm(1, 1500)
+
+
+def prepared(config):
+    return build.prepare(config, FRAME, recipe.compute("returns", FRAME))
+
+
+def test_every_rule_reaches_the_parameters_and_nothing_else_does():
+    market = prepared(resolve(environ={}, flags=SMALL)).slices["train"].env_params
+    absent = ("margin", "financing", "limits", "latency", "lots", "capital")
+    assert all(getattr(market, name) is None for name in absent)
+    assert all(getattr(market.market, name) is None for name in ("prices", "scale", "cap", "volatility"))
+    params = prepared(resolve(environ={}, flags=SMALL | RULES)).slices["train"].env_params
+    assert float(params.margin.max_leverage) == 3.0
+    assert float(params.margin.maintenance) == 0.25
+    np.testing.assert_allclose(jax.tree.leaves(params.financing), [0.01, 0.02, 0.005])
+    np.testing.assert_allclose(jax.tree.leaves(params.limits), [0.05, 0.4])
+    assert int(params.latency) == 1
+    assert float(params.costs.volatility_slippage) == np.float32(0.1)
+    np.testing.assert_allclose(params.market.cap, 1.5)
+
+
+def test_the_volatility_target_is_annual():
+    config = resolve(environ={}, flags=SMALL | {"env.volatility_target": 0.2, "env.volatility_window": 50})
+    data = prepared(config)
+    _, stop = data.split.train
+    scale = np.asarray(data.slices["train"].env_params.market.scale)
+    returns = FRAME["close"].pct_change().to_numpy()
+    bar = stop - 1
+    annual = returns[bar - 49 : bar + 1].std(ddof=1) * math.sqrt(data.bars_per_year)
+    assert scale[-1] == pytest.approx(0.2 / annual, rel=1e-4)
+
+
+def test_a_run_with_every_rule_trains_and_tells_every_fill():
+    config = resolve(environ={}, flags=SMALL | RULES)
+    data = prepared(config)
+    env = build.make_environment(config)
+    learner = build.make_learner(config, num_features=1)
+    state = jax.jit(learner.init)(jax.random.key(0), data.slices["train"])
+    state, metrics = jax.jit(learner.step)(state, data.slices["train"])
+    assert all(np.isfinite(np.asarray(value)).all() for value in metrics.values())
+    network = build.make_network(config, num_features=1)
+    params = jax.tree.map(lambda leaf: 4 * leaf, network.init(jax.random.key(3)))
+    test = data.slices["test"]
+    trace = jax.device_get(make_policy_backtest(network, env)(params, test))
+    gap, _ = compare.bars_of(test)
+    account = compare.account_of(trace, gap)
+    assert np.count_nonzero(account.traded[:, 1]) > 3, "no stop was ever hit: this shows nothing"
+    numbers = compare.summarise(account, data.bars_per_year)
+    assert numbers["num_trades"] == np.count_nonzero(account.traded)
+    # What closes a holding inside a bar trades exactly what it holds there.
+    closed = account.traded[:, 1] != 0
+    np.testing.assert_array_equal(account.held[closed, 1], -account.traded[closed, 1])
+    traces = compare.play_baselines(test, env, seed=0)
+    assert np.abs(traces["buy_and_hold"].exposure).max() <= 1.5 * 1.2
+
+
+def test_more_leverage_than_the_margin_allows_is_a_contradiction():
+    with pytest.raises(ConfigError, match=r"env.max_leverage \(5.0\) meets env.maintenance"):
+        resolve(environ={}, flags={"env.max_leverage": 5.0, "env.maintenance": 0.2})
+
+
+def test_a_market_takes_what_it_is_asked_for_and_refuses_the_rest():
+    market = make_market(FRAME, inside=True, tick=0.5, volatility_window=10, cap=np.ones(len(FRAME)))
+    assert np.isin(np.asarray(market.prices.high) * 2 % 1, 0).all()
+    moves = np.log(FRAME["close"]).diff().to_numpy()
+    assert float(market.volatility[200]) == pytest.approx(moves[190:200].std(ddof=1), rel=1e-4)
+    stamps = FRAME.index
+    np.testing.assert_array_equal(
+        market.new_day, np.append(True, stamps.normalize()[1:] != stamps.normalize()[:-1])
+    )
+    elapsed = (stamps[7] - stamps[6]).total_seconds() / (365.25 * 86400)
+    assert float(market.years[7]) == pytest.approx(elapsed, rel=1e-5)
+    np.testing.assert_allclose(market.depth, FRAME["volume"] * FRAME["close"], rtol=1e-6)
+    with pytest.raises(ValueError, match="colour is not one of"):
+        make_market(FRAME, colour=np.ones(len(FRAME)))
+    with pytest.raises(ValueError, match=r"cap has shape \(3,\)"):
+        make_market(FRAME, cap=np.ones(3))
+    with pytest.raises(ValueError, match="impact is -1"):
+        make_costs(fee_rate=0.0, half_spread=0.0, slippage=0.0, impact=-1.0)
+
+
+def test_profits_are_converted_when_they_arise():
+    """A dollar account long of USDJPY: the holding stays worth a dollar, its profit arises in yen."""
+    bars = FRAME.iloc[:200]
+    rates = tuple(1.0 / bars[name].to_numpy() for name in ("open", "close"))
+    market = make_market(bars, rates=rates)
+    data = make_market_data(
+        bars,
+        np.zeros((200, 1)),
+        costs=make_costs(fee_rate=0.0, half_spread=0.0, slippage=0.0),
+        market=market,
+    )
+    config = resolve(environ={}, flags=SMALL)
+    env = build.make_environment(config)
+    trace = make_path_backtest(env)(np.ones(199, np.float32), data.env_params)
+    opened, closed = bars["open"].to_numpy(), bars["close"].to_numpy()
+    dollars, equity = 1.0, 1.0 + (closed[1] - opened[1]) / closed[1]
+    for n in range(2, 200):
+        equity += dollars * ((opened[n] - closed[n - 1]) / opened[n] + (closed[n] - opened[n]) / closed[n])
+    grown = np.exp(np.log1p(np.asarray(trace.gain, np.float64)).sum())
+    assert grown == pytest.approx(equity, rel=1e-5)
