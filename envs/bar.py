@@ -66,17 +66,18 @@ def play(state: State, ticket: Ticket, params: EnvParams) -> Outcome:
     if params.costs.impact is not None or params.costs.volume_cap is not None:
         alive &= given(now.depth) > 0
     book = ledger.liquidate(book)
-    exposure = execution.sized(ticket.order.level, params.market, params, state.bar)
     if state.protection is None and state.resting is None and params.margin is None:
-        return _at_open(book, ticket, exposure, venue, may_trade=alive)
-    book, venue = materialise(book, state.bar), venue._replace(bar=state.bar)
-    played = _inside(state, book, ticket, venue, may_trade=alive)
+        played = _at_open(state, book, ticket, venue, may_trade=alive)
+    else:
+        book, venue = materialise(book, state.bar), venue._replace(bar=state.bar)
+        played = _inside(state, book, ticket, venue, may_trade=alive)
     return played._replace(book=materialise(played.book, state.bar))
 
 
-def _at_open(book: Book, ticket: Ticket, exposure, venue: Venue, *, may_trade) -> Outcome:
+def _at_open(state: State, book: Book, ticket: Ticket, venue: Venue, *, may_trade) -> Outcome:
     """A bar in which nothing happens after the open."""
     level = ticket.order.level
+    exposure = execution.sized(level, venue.params.market, venue.params, state.bar)
     active = may_trade & (level != book.level)
     book, fill = execution.trade_to(book, level, exposure, venue, active=active)
     return Outcome(_to_close(book, venue, venue.now.body), None, None, fill, None, None)
