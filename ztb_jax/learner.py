@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Metrics = dict[str, jax.Array]
 
@@ -22,3 +23,20 @@ class Learner(NamedTuple):
     step: Callable[[Any, Any], tuple[Any, Metrics]]
     params: Callable[[Any], Any]
     env_steps: int
+
+
+def scheduled(learner: Learner, change: Callable[[Any, jax.Array], Any], *, num_updates: int) -> Learner:
+    """`learner` whose environment changes as it learns: a curriculum of costs, latency or markets.
+
+    Args:
+      learner: its state counts `updates`, and its data hold `env_params`.
+      change: (env_params, progress [] float32 from 0 to 1) -> env_params, such as `envs.transforms.cheapen`.
+        Only training sees them; evaluations play with the true ones.
+      num_updates: updates after which progress is 1.
+    """
+
+    def step(state, data):
+        progress = jnp.clip(state.updates.astype(jnp.float32) / num_updates, 0.0, 1.0)
+        return learner.step(state, data.replace(env_params=change(data.env_params, progress)))
+
+    return learner._replace(step=step)

@@ -9,10 +9,11 @@ import optax
 import pytest
 
 from envs.single import make_single
-from envs.transforms import autoreset, vectorise
+from envs.transforms import autoreset, cheapen, vectorise
 from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs, make_market_data
 from ztb_jax.evaluation.backtest import make_policy_backtest
+from ztb_jax.learner import scheduled
 from ztb_jax.policies.policy import make_policy
 from ztb_jax.ppo.learner import make_ppo
 from ztb_jax.ppo.loss import ppo_loss
@@ -319,3 +320,18 @@ def test_masks_reach_sampling_and_the_loss():
     state = jax.jit(learner().init)(jax.random.key(0), data)
     _, metrics = jax.jit(learner().step)(state, data)
     assert all(np.isfinite(float(metric)) for metric in metrics.values())
+
+
+def test_a_curriculum_makes_the_first_rollout_free_and_the_last_one_dear():
+    lessons = scheduled(learner(num_updates=2), cheapen, num_updates=2)
+    state = jax.jit(lessons.init)(jax.random.key(0), DATA)
+    step, rewards = jax.jit(lessons.step), []
+    free = DATA.replace(env_params=cheapen(DATA.env_params, jnp.float32(0)))
+    half = DATA.replace(env_params=cheapen(DATA.env_params, jnp.float32(0.5)))
+    plain = jax.jit(learner(num_updates=2).step)
+    for same in (free, half):
+        _, expected = plain(state, same)
+        state, metrics = step(state, DATA)
+        rewards.append((float(metrics["reward"]), float(expected["reward"])))
+    for got, expected in rewards:
+        assert got == pytest.approx(expected, abs=1e-8)
