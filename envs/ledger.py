@@ -58,13 +58,20 @@ def finance(book: Book, now: Market, financing: Financing | None) -> Book:
     """The book after interest, borrowing and funding since the last close; it is not marked yet."""
     charge = 0.0
     if financing is not None:
-        owed = financing.borrow_rate * jnp.maximum(-book.value, 0.0)
-        owed += financing.loan_rate * jnp.maximum(book.value - 1.0, 0.0)
-        owed -= financing.cash_rate * jnp.clip(1.0 - book.value, 0.0, 1.0)
-        charge = given(now.years) * owed
+        long, short = jnp.maximum(book.value, 0.0), jnp.maximum(-book.value, 0.0)
+        charge = given(now.years) * interest(financing, long=long, short=short)
     if now.funding is not None:
         charge += now.funding * book.value
     return book.replace(gain=book.gain - charge)
+
+
+def interest(rates: Financing, *, long: jax.Array, short: jax.Array) -> jax.Array:
+    """[] owed for a year by holdings of `long` [] and `short` [] over equity, less what idle cash earns.
+
+    Proceeds of a short sale fund nothing and earn nothing.
+    """
+    owed = rates.borrow_rate * short + rates.loan_rate * jnp.maximum(long - 1.0, 0.0)
+    return owed - rates.cash_rate * jnp.clip(1.0 - long, 0.0, 1.0)
 
 
 def mark(book: Book, simple_return: jax.Array, conversion: jax.Array | None = None) -> Book:

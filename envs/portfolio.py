@@ -284,9 +284,7 @@ def _finance(book: Book, bar, params: EnvParams) -> Book:
     if rates is None or years is None:
         return book
     long = jnp.maximum(book.value, 0.0).sum()
-    owed = rates.borrow_rate * (long - book.value.sum())
-    owed += rates.loan_rate * jnp.maximum(long - 1.0, 0.0)
-    owed -= rates.cash_rate * jnp.clip(1.0 - long, 0.0, 1.0)
+    owed = ledger.interest(rates, long=long, short=long - book.value.sum())
     return book.replace(gain=book.gain - years[bar] * owed)
 
 

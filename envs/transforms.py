@@ -95,11 +95,6 @@ class Recorded(struct.PyTreeNode):
     inner: Any
     episode: Episode
 
-    @property
-    def bar(self) -> jax.Array:
-        """[] int32, the inner state's."""
-        return self.inner.bar
-
 
 def record(env: Env) -> Env:
     """`env`, for one account, whose time steps carry the `Episode` up to and with them.

@@ -231,4 +231,11 @@ def affordable_units(play, b, wanted):
     most = rules.volume_cap * play.bars[b].depth / (account.price * account.rate)
     if at_most(abs(wanted), most, abs(wanted), play.knife):
         return wanted
-    return sign(wanted) * (rules.lot * whole(most / rules.lot, play.knife) if rules.lot > 0 else most)
+    if not rules.lot > 0:
+        return sign(wanted) * most
+    most, trace = rules.lot * whole(most / rules.lot, play.knife), 1e-3 * rules.lot
+    if abs(wanted) <= most + trace:
+        return wanted
+    units = sign(wanted) * most
+    # Less than a thousandth of a lot does not stay behind.
+    return -account.units if units != 0 and abs(account.units + units) < trace else units
