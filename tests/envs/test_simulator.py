@@ -102,7 +102,7 @@ def test_everything_together_equals_the_oracle_and_everything_happens():
     assert min(happened.values()) >= 200, happened
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 2**31),
     name=st.sampled_from(sorted(TOGETHER)),
