@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from envs.orders import MARKET
+from envs.orders import LEVEL, MARKET, NOTHING
 from envs.types import Actions, Order
 
 NO_BRACKET = (math.inf, math.inf, math.inf)
@@ -55,6 +55,27 @@ def levels(
         return order._replace(stop_loss=stop, take_profit=target, trail=trailing if trails else None)
 
     return Actions(decode=decode, sizes=(len(values),), levels=values, protects=protects, trails=trails)
+
+
+def holding(space: Actions) -> Actions:
+    """`space` with one more choice, the last, that asks for nothing.
+
+    Choosing a level again sends an order, which `latency` brings to an account that may have changed; this
+    leaves the account, what rests and what is on its way as they are.
+
+    Raises:
+      ValueError: the actions of `space` are not a list.
+    """
+    if not space.levels:
+        raise ValueError("only a list of actions can be given one more: use levels, or a grid with flat=True")
+    count = space.sizes[0]
+
+    def decode(action) -> Order:
+        holds = action == count
+        order = space.decode(jnp.where(holds, 0, action))
+        return order._replace(asks=jnp.where(holds, jnp.int32(NOTHING), jnp.int32(LEVEL)))
+
+    return space._replace(decode=decode, sizes=(count + 1,), holds=True)
 
 
 def continuous(*, low: float = -1.0, high: float = 1.0) -> Actions:

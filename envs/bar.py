@@ -78,7 +78,7 @@ def _at_open(state: State, book: Book, ticket: Ticket, venue: Venue, *, may_trad
     """A bar in which nothing happens after the open."""
     level = ticket.order.level
     exposure = execution.sized(level, venue.params.market, venue.params, state.bar)
-    active = may_trade & (level != book.level)
+    active = may_trade & orders.wants(ticket.order, book.level)
     book, fill = execution.trade_to(book, level, exposure, venue, active=active)
     return Outcome(_to_close(book, venue, venue.now.body), None, None, fill, None, None)
 
@@ -142,7 +142,7 @@ def _fill(state: State, book: Book, ticket: Ticket, venue: Venue, *, touch: Touc
 def _in_effect(state: State, ticket: Ticket):
     """Rule 4: the order that works, and whether it asks for anything."""
     if state.resting is None:
-        return ticket, ticket.order.level != state.account.level
+        return ticket, orders.wants(ticket.order, state.account.level)
     return orders.working(state.resting, ticket, state.account.level)
 
 

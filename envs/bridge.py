@@ -18,7 +18,7 @@ import numpy as np
 from envs.bar import State
 from envs.bridge_bars import Bar, Rejected, make_bar
 from envs.limits import OPEN
-from envs.orders import LIMIT, MARKET, NO_LABEL, STOP, STOP_LIMIT
+from envs.orders import LEVEL, LIMIT, MARKET, NO_LABEL, NOTHING, STOP, STOP_LIMIT, WITHDRAWAL
 from envs.protection import LIQUIDATION, TARGET, TRAIL
 from envs.protection import STOP as STOPPED
 from envs.single import Draw
@@ -59,7 +59,8 @@ class OpenOrder(NamedTuple):
     Attributes:
       id: as `submit` told it.
       order: with every part that the action space has.
-      status: `new` (waits for the next bar), `delayed` (by latency) or `resting` (waits for its price).
+      status: `new` (waits for the next bar), `delayed` (by latency), `resting` (waits for its price) or
+        `leaving` (rests until its withdrawal arrives).
     """
 
     id: int
@@ -109,9 +110,8 @@ class PaperBroker:
     """One account at a simulated broker.
 
     `submit` before a bar, `on_bar` when it has closed. The first bar opens the account at its close. A bar
-    without a new order goes on with the order that rests or is delayed, else holds. A market order lives for
-    one bar: what a closed market or a volume cap left unfilled has to be submitted again. With latency, an
-    order that is on its way is sent again with every bar: it opens anew what a stop has closed meanwhile.
+    without a new order leaves what is held, rests or is on its way as it is. A market order lives for one
+    bar: what a closed market or a volume cap left unfilled has to be submitted again.
 
     Attributes:
       state: the environment's, as numpy scalars; `bar` is always 0 in it.
@@ -144,7 +144,7 @@ class PaperBroker:
         jax.eval_shape(partial(_begin, env), self._level, _priced(params))
         # An action's order has every part that the space knows.
         no_action: Any = np.zeros(env.actions.shape, np.int32)
-        self._parts = env.actions.decode(no_action)
+        self._parts = env.actions.decode(no_action)._replace(asks=np.int32(LEVEL))
         self.state: Any = None
         self.closed, self.bar = False, -1
         self._bar: Bar | None = None
@@ -152,7 +152,7 @@ class PaperBroker:
         self._sent = 0
         self._new: int | None = None
         self._resting: int | None = None
-        self._withdrawn: set[int] = set()
+        self._leaving = self._to_withdraw = False
         self._line: list[int | None] = []
 
     def submit(self, order: Order) -> int:
@@ -170,7 +170,7 @@ class PaperBroker:
             raise Rejected("the account is closed")
         number = self._sent + 1
         asked = _checked(order, self._parts, label=_OWN_LABELS + number)
-        if self._locked and asked.level != 0:
+        if self._locked and asked.asks == LEVEL and asked.level != 0:
             raise Rejected(f"the account is locked by its limits: level {asked.level} may not be asked for")
         self._asked.pop(self._new or 0, None)
         self._sent = self._new = number
@@ -178,7 +178,7 @@ class PaperBroker:
         return number
 
     def cancel(self, number: int) -> None:
-        """Withdraw an order: a new one at once, a resting one with the next bar.
+        """Withdraw an order: a new one at once, a resting one with the next bar, and late by the latency.
 
         Raises:
           Rejected: an order that is not open, or is on its way.
@@ -186,8 +186,8 @@ class PaperBroker:
         if number == self._new:
             self._new = None
             del self._asked[number]
-        elif number == self._resting and number not in self._withdrawn:
-            self._withdrawn.add(number)
+        elif number == self._resting and not self._leaving:
+            self._leaving = self._to_withdraw = True
         elif number in self._line:
             raise Rejected(f"order {number} is on its way, as latency has it: send one that undoes it")
         else:
@@ -243,8 +243,8 @@ class PaperBroker:
     def orders(self) -> tuple[OpenOrder, ...]:
         """What may still fill, oldest first."""
         status = {number: "delayed" for number in self._line if number is not None}
-        if self._resting is not None and self._resting not in self._withdrawn:
-            status[self._resting] = "resting"
+        if self._resting is not None and not (self._leaving and not self._line):
+            status[self._resting] = "leaving" if self._leaving else "resting"
         if self._new is not None:
             status[self._new] = "new"
         return tuple(OpenOrder(number, self._asked[number], status[number]) for number in sorted(status))
@@ -282,16 +282,18 @@ class PaperBroker:
         assert self._bar is not None
         state = _begin(self._env, self._level, self._params_of(self._bar.row, self._bar.row))
         self.state = jax.device_get(state).replace(end=np.int32(np.iinfo(np.int32).max))
-        length = 0 if self.state.queue is None else len(self.state.queue.order.level)
-        self._line = [None] * length
+        queue = self.state.queue
+        if queue is not None:  # what is on its way may ask for nothing, also where an action cannot
+            nothing = np.full_like(queue.order.level, NOTHING, np.int32)
+            self.state = self.state.replace(queue=queue.replace(order=queue.order._replace(asks=nothing)))
+            self._line = [None] * int(np.asarray(self._params.latency))
 
     def _play(self, before: Bar) -> list[Execution]:
         """The new bar, after `before`."""
         assert self._bar is not None
-        number, order = self._next_order()
-        asked = self._env, self.state, order, self._params_of(before.row, self._bar.row)
+        asked = self._env, self.state, self._next_order(), self._params_of(before.row, self._bar.row)
         out, state = jax.device_get((_report(*asked), _advance(*asked)))
-        working, reason = self._working(number)
+        working, reason = self._working()
         told = [self._told(working, out.fill, reason)]
         if out.exit is not None:
             told.append(self._told(None, out.exit, REASONS.get(int(out.reason), "")))
@@ -300,36 +302,37 @@ class PaperBroker:
         self._settle(working)
         return [execution for execution in told if execution.units != 0]
 
-    def _next_order(self) -> tuple[int | None, Order]:
-        """What is asked for in this bar: a new order, one that still waits, or the level there is."""
-        for number in (self._new, self._resting, *self._line):
-            if number is not None and number not in self._withdrawn:
-                return number, self._asked[number]
-        return None, _complete(Order(level=self.state.account.level), self._parts, label=NO_LABEL)
+    def _next_order(self) -> Order:
+        """What is sent in this bar: a new order, a withdrawal, or word that there is nothing new."""
+        if self._new is not None:
+            return self._asked[self._new]
+        asks: Any = NOTHING
+        label: Any = NO_LABEL
+        if self._to_withdraw and self._resting is not None:
+            asks, label = WITHDRAWAL, self._asked[self._resting].label
+        return _complete(Order(level=self.state.account.level, asks=asks), self._parts, label=label)
 
-    def _working(self, number: int | None) -> tuple[int | None, str]:
+    def _working(self) -> tuple[int | None, str]:
         """The order that works in this bar, by rules 2 to 4 of the simulator, and the reason of its fill."""
-        latency = 0 if self._params.latency is None else int(self._params.latency)
-        line = [number, *self._line]
-        due, self._line = line[latency], line[:-1]
+        new = self._new if self._new is not None and self._asked[self._new].asks == LEVEL else None
+        line = [new, *self._line]
+        due, self._line = line[-1], line[:-1]
         if self._locked:
             return None, "lock"
-        rests = self.state.resting
-        if self._resting is None or rests is None or due is None:
-            return due, "order"
-        goes_on = rests.left > 0 and rests.order.label == self._asked[due].label
+        if due is None:
+            return self._resting, "order"
+        goes_on = self._resting is not None and self.state.resting.order.label == self._asked[due].label
         return self._resting if goes_on else due, "order"
 
     def _settle(self, working: int | None) -> None:
         """Who rests now, and whose story is over."""
-        self._new, self._resting = None, None
-        if self.state.resting is not None and self.state.resting.left > 0:
-            self._resting = working
-        else:  # it has worked: it is not asked for again
-            self._line = [None if number == working else number for number in self._line]
+        self._to_withdraw &= self._new is not None  # else it has just been sent
+        rests = self.state.resting is not None and self.state.resting.left > 0
+        before, self._new, self._resting = self._resting, None, working if rests else None
+        if self._resting != before:
+            self._leaving = self._to_withdraw = False
         waiting = {self._resting, *self._line}
         self._asked = {number: order for number, order in self._asked.items() if number in waiting}
-        self._withdrawn &= waiting
 
     def _told(self, number: int | None, fill: Fill, reason: str) -> Execution:
         assert self._bar is not None
@@ -354,10 +357,9 @@ def _priced(params: EnvParams) -> EnvParams:
     return params.replace(market=params.market.replace(prices=Prices(*[params.market.gap] * 4)))
 
 
-def _complete(order: Order, parts: Order, *, label: int) -> Order:
-    """`order` with every part that `parts` has, as numpy scalars; what was not given asks for nothing."""
-    absent = {"kind": MARKET, "label": label}
-    kinds = {"kind": np.int32, "label": np.int32}
+def _complete(order: Order, parts: Order, *, label: Any) -> Order:
+    """`order` with every part that `parts` has, as numpy scalars; distances that it lacks are infinite."""
+    absent = {"kind": MARKET, "label": label, "asks": LEVEL}
     whole = {}
     for name in Order._fields:
         value, has = getattr(order, name), getattr(parts, name) is not None
@@ -365,7 +367,7 @@ def _complete(order: Order, parts: Order, *, label: int) -> Order:
             raise Rejected(f"orders of this action space have no {name}")
         if has:
             value = absent.get(name, math.inf) if value is None else value
-            whole[name] = np.asarray(value, kinds.get(name, np.float32))
+            whole[name] = np.asarray(value, np.int32 if name in absent else np.float32)
     return Order(**whole)
 
 
@@ -390,6 +392,8 @@ def _checked(order: Order, parts: Order, *, label: int) -> Order:
     kind = int(numbers.get("kind", MARKET))
     if kind not in needs:
         wrong.append(f"kind is {kind}")
+    if numbers["asks"] not in (LEVEL, NOTHING, WITHDRAWAL):
+        wrong.append(f"asks is {numbers['asks']}")
     wrong += [f"kind {kind} needs a {name}" for name in needs.get(kind, ()) if np.isinf(numbers[name])]
     if wrong:
         raise Rejected(f"this is no order: {'; '.join(dict.fromkeys(wrong))}")

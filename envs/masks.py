@@ -11,11 +11,14 @@ from envs.execution import Venue
 from envs.types import EnvParams, given
 
 
-def allowed(state: State, levels: Sequence[float], params: EnvParams) -> jax.Array | None:
+def allowed(
+    state: State, levels: Sequence[float], params: EnvParams, *, holds: bool = False
+) -> jax.Array | None:
     """[len(levels)] bool, the actions that may be asked for at close[state.bar]; None where nothing rules.
 
     A locked account may only ask for 0, in a closed bar only for the level it has, and with lots only for
     what is at least one lot, or nothing. If that leaves no action, all are allowed, and none does anything.
+    With `holds`, a last action asks for nothing, and always may.
     """
     if state.guard is None and params.market.tradable is None and params.lots is None:
         return None
@@ -27,6 +30,8 @@ def allowed(state: State, levels: Sequence[float], params: EnvParams) -> jax.Arr
         may &= params.market.tradable[state.bar + 1] | (asked == state.account.level)
     if params.lots is not None:
         may &= (asked == 0.0) | _is_a_lot(state, asked, params)
+    if holds:
+        return jnp.append(may, True)
     return may | ~may.any()
 
 

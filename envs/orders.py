@@ -13,6 +13,7 @@ from flax import struct
 from envs.types import Lots, Order, Prices, given
 
 MARKET, LIMIT, STOP, STOP_LIMIT = 0, 1, 2, 3
+LEVEL, NOTHING, WITHDRAWAL = 0, 1, 2
 NO_LABEL = -1
 
 
@@ -66,18 +67,18 @@ def price_order(
     return Ticket(order=order._replace(limit=limit, stop=stop), side=side, left=left)
 
 
-def complete(order: Order, *, protects: bool, trails: bool, rests: bool) -> Order:
+def complete(order: Order, *, protects: bool, trails: bool, rests: bool, holds: bool) -> Order:
     """`order` with every part that its action space has; absent parts ask for nothing.
 
     Raises:
       ValueError: the order has a part that the space lacks.
     """
     parts = {"kind": rests, "limit": rests, "stop": rests, "label": rests}
-    parts |= {"stop_loss": protects, "take_profit": protects, "trail": trails}
+    parts |= {"stop_loss": protects, "take_profit": protects, "trail": trails, "asks": holds}
     alien = [name for name, has in parts.items() if not has and getattr(order, name) is not None]
     if alien:
         raise ValueError(f"orders of this action space have no {', '.join(alien)}")
-    whole = {"kind": MARKET, "label": NO_LABEL}
+    whole = {"kind": MARKET, "label": NO_LABEL, "asks": LEVEL}
     level = order.level
     given = {
         name: jnp.full_like(level, whole[name], jnp.int32)
@@ -96,20 +97,33 @@ def at_market(order: Order, level: jax.Array) -> Ticket:
         protects=order.stop_loss is not None,
         trails=order.trail is not None,
         rests=order.kind is not None,
+        holds=order.asks is not None,
     )
     if order.kind is None:
         return Ticket(order=plain, side=None, left=None)
     return Ticket(order=plain, side=jnp.ones_like(level), left=jnp.full_like(level, 0, jnp.int32))
 
 
+def wants(order: Order, level: jax.Array) -> jax.Array:
+    """[] bool, whether `order` asks for another level than `level` []."""
+    other = order.level != level
+    return other if order.asks is None else other & (order.asks == LEVEL)
+
+
 def working(resting: Ticket, new: Ticket, level: jax.Array) -> tuple[Ticket, jax.Array]:
     """The ticket that works in this bar, and [] bool whether it asks for anything.
 
-    An order that rests goes on resting when it is asked for again; asking for the level one has withdraws it.
+    An order that rests goes on resting when it is asked for again, or when nothing is asked for; asking for
+    the level one has withdraws it.
     """
-    keep = (given(resting.left) > 0) & (resting.order.label == new.order.label)
-    ticket = jax.tree.map(lambda old, fresh: jnp.where(keep, old, fresh), resting, new)
-    return ticket, keep | (new.order.level != level)
+    asks, alive = new.order.asks, given(resting.left) > 0
+    keep = resting.order.label == new.order.label
+    if asks is not None:
+        keep = (asks == NOTHING) | (keep == (asks == LEVEL))
+    keep = alive & keep
+    fresh = new.replace(order=new.order._replace(asks=None))  # what rests asks for a level
+    ticket = jax.tree.map(lambda old, other: jnp.where(keep, old, other), resting, fresh)
+    return ticket, keep | wants(new.order, level)
 
 
 def reach(ticket: Ticket, prices: Prices) -> Touch:

@@ -100,7 +100,7 @@ def make_single(
         step=partial(_step, spec),
         advance=partial(_advance, spec),
         observe=observe,
-        mask=(lambda state, params: allowed(state, space.levels, params)) if space.levels else None,
+        mask=partial(_mask, space) if space.levels else None,
         draw=partial(_draw, spec),
         begin=partial(_begin, spec),
         reopen=partial(_reopen, spec),
@@ -115,6 +115,10 @@ def make_single(
 def observe(state: State) -> Observation:
     """What the agent sees of `state`."""
     return Observation(bar=state.bar, account=observations.account_view(state))
+
+
+def _mask(space: Actions, state: State, params: EnvParams):
+    return allowed(state, space.levels, params, holds=space.holds)
 
 
 def _draw(spec: Spec, key, shape, params: EnvParams) -> Draw:
@@ -146,7 +150,7 @@ def _fresh(spec: Spec, bar, end, level, params: EnvParams) -> State:
     """An account that holds `level`, sized and free of charge, at the close of `bar`."""
     exposure = execution.sized(level, params.market, params, bar)
     account = ledger.open_account(level, exposure)
-    ask = orders.at_market(_whole(spec, Order(level=level)), level)
+    ask = orders.at_market(_whole(spec, Order(level=level), None), level)
     held = None
     if spec.space.protects:
         held = protection.unprotected(
@@ -159,19 +163,27 @@ def _fresh(spec: Spec, bar, end, level, params: EnvParams) -> State:
         close=None if held is None else held.entry,
         protection=held,
         resting=ask if spec.space.rests else None,
-        queue=_queue(ask, spec.max_latency),
+        queue=_queue(spec, ask),
         guard=limits.open_guard(account.log_equity) if spec.guarded else None,
         memory=spec.reward.init(),
     )
 
 
-def _queue(ask: Ticket, length: int) -> Ticket | None:
-    return jax.tree.map(lambda leaf: jnp.stack([leaf] * length), ask) if length else None
+def _queue(spec: Spec, ask: Ticket) -> Ticket | None:
+    """What is on its way to a fresh account."""
+    if not spec.max_latency:
+        return None
+    if spec.space.holds:
+        nothing = jnp.full_like(ask.order.level, orders.NOTHING, jnp.int32)
+        ask = ask.replace(order=ask.order._replace(asks=nothing))
+    return jax.tree.map(lambda leaf: jnp.stack([leaf] * spec.max_latency), ask)
 
 
-def _whole(spec: Spec, order: Order) -> Order:
-    space = spec.space
-    return orders.complete(order, protects=space.protects, trails=space.trails, rests=space.rests)
+def _whole(spec: Spec, order: Order, queue: Ticket | None) -> Order:
+    """`order` with every part that it needs beside those in `queue`."""
+    space, asks = spec.space, order.asks if queue is None else queue.order.asks
+    has = {"protects": space.protects, "trails": space.trails, "rests": space.rests}
+    return orders.complete(order, **has, holds=asks is not None)
 
 
 def _ticket(state: State, order: Order, params: EnvParams) -> Ticket:
@@ -194,7 +206,7 @@ def _step(spec: Spec, key, state: State, action, params: EnvParams):
 
 
 def _advance(spec: Spec, state: State, order: Order, params: EnvParams):
-    ticket, queue = due(state, _ticket(state, _whole(spec, order), params), params)
+    ticket, queue = due(state, _ticket(state, _whole(spec, order, state.queue), params), params)
     played = play(state, ticket, params)
     before, after = state.account, ledger.close_book(state.account, played.book)
     fills = (played.fill,) if played.exit is None else (played.fill, played.exit)

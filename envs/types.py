@@ -235,6 +235,8 @@ class Order(NamedTuple):
       take_profit: [] float32, distance of the target from the fill price.
       trail: [] float32, distance of the trailing stop from the best price since the fill.
       label: [] int32, tells orders of different parts from one another.
+      asks: [] int32, one of `envs.orders.LEVEL`, `NOTHING` (all stays as it is: what is held, rests or is on
+        its way) and `WITHDRAWAL` (what rests with this label is gone); None is LEVEL.
     """
 
     level: jax.Array
@@ -245,6 +247,7 @@ class Order(NamedTuple):
     take_profit: jax.Array | None = None
     trail: jax.Array | None = None
     label: jax.Array | None = None
+    asks: jax.Array | None = None
 
 
 class Fill(NamedTuple):
@@ -298,10 +301,12 @@ class Actions(NamedTuple):
       shape: shape of one action: () for a single choice, (n,) for n components.
       low: smallest value of a continuous action.
       high: largest value.
-      levels: target exposure of each choice where actions are a list of levels, else ().
+      levels: target exposure of each choice where actions are a list of levels, else (). One that asks for
+        nothing comes after them.
       protects: orders may carry a stop or a target.
       trails: orders may carry a trailing stop; then they protect, too.
       rests: orders may be limits or stops, which wait for their price.
+      holds: orders may ask for nothing, or for a withdrawal, also on their way; without `max_latency` any may.
     """
 
     decode: Callable[[jax.Array], Any]
@@ -313,6 +318,7 @@ class Actions(NamedTuple):
     protects: bool = False
     trails: bool = False
     rests: bool = False
+    holds: bool = False
 
 
 class Env(NamedTuple):

@@ -8,7 +8,19 @@ import numpy as np
 import pandas as pd
 from arch.data import sp500
 
-from tests.envs.simulator_ledger import BAR, LIMIT, MARKET, NEUTRAL, ORDER, RULES, STOP, STOP_LIMIT
+from tests.envs.simulator_ledger import (
+    ASKS_LEVEL,
+    ASKS_NOTHING,
+    BAR,
+    LIMIT,
+    MARKET,
+    NEUTRAL,
+    ORDER,
+    RULES,
+    STOP,
+    STOP_LIMIT,
+    WITHDRAWS,
+)
 
 FILES = ("BRENTCMDUSD_D1", "EURUSD_H4", "USA500IDXUSD_H4", "XAUUSD_D1")
 BARS = 48
@@ -16,7 +28,7 @@ CHUNK = 2000  # sequences that are played at once
 MAX_LATENCY = 3
 COST_PARTS = ("maker_rate", "fee_per_lot", "fee_minimum", "volatility_slippage", "impact", "volume_cap")
 MARKET_PARTS = ("half_spread", "tradable", "funding", "scale", "cap", "conversion")
-ORDER_PARTS = ("rests", "protects", "trails", "latency", "order_bars", "band")
+ORDER_PARTS = ("rests", "protects", "trails", "latency", "holds", "order_bars", "band")
 OTHER_PARTS = ("lots", "tick", "margin", "financing", "limits")
 EVERYTHING = frozenset(COST_PARTS + MARKET_PARTS + ORDER_PARTS + OTHER_PARTS)
 MONEY = frozenset(("lots", "fee_minimum", "impact", "volume_cap"))
@@ -139,6 +151,7 @@ def draw_rules(generator, parts: frozenset[str], unit: np.ndarray, reach: np.nda
         "daily_loss": among(0.005, 0.02, 0.05, 1, 1, 1),
         "drawdown": among(0.02, 0.1, 0.3, 1, 1, 1),
         "latency": among(*range(MAX_LATENCY + 1)),
+        "holds": 1.0,
         "order_bars": among(*range(1, 6)),
         "band": among(0, 0.02, 0.1, 0.3),
     }
@@ -183,6 +196,10 @@ def draw_orders(generator, parts: frozenset[str], rules: np.ndarray, reach: np.n
         asked["kind"], asked["stop"] = kind, stop
         asked["limit"] = np.where(kind == STOP_LIMIT, limit - stop, limit)
         asked["label"] = generator.integers(0, 3, shape)
+    if "holds" in parts:
+        silent = generator.choice([0.0, 0.5, 0.9], (shape[0], 1))
+        asks = np.where(generator.random(shape) < silent, ASKS_NOTHING, ASKS_LEVEL)
+        asked["asks"] = np.where(generator.random(shape) < 0.1 * (silent > 0), WITHDRAWS, asks)
     return single(orders)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 MARKET, LIMIT, STOP, STOP_LIMIT = 0, 1, 2, 3
+ASKS_LEVEL, ASKS_NOTHING, WITHDRAWS = 0, 1, 2
 NONE, BY_STOP, BY_TARGET, BY_TRAIL, BY_LIQUIDATION = 0, 1, 2, 3, 4
 NEAR = 3e-6
 MAX_FLIPS = 8
@@ -44,13 +45,14 @@ NEUTRAL = {
     "daily_loss": 1.0,
     "drawdown": 1.0,
     "latency": 0.0,
+    "holds": 0.0,
     "order_bars": 1.0,
     "band": 0.0,
     "ruin_equity": 0.0,
     "capital": 1.0,
 }
 RULES = np.dtype([(name, np.float64) for name in NEUTRAL])
-ASKED = ("level", "kind", "limit", "stop", "stop_loss", "take_profit", "trail", "label")
+ASKED = ("level", "kind", "limit", "stop", "stop_loss", "take_profit", "trail", "label", "asks")
 PRICED = ("bare", "side", "limit_price", "stop_price", "bars")
 ORDER = np.dtype([(name, np.float64) for name in ASKED + PRICED])
 HELD = ("cash", "units", "price", "rate", "level", "cut", "last", "profit", "closed")

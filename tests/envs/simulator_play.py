@@ -153,13 +153,14 @@ def make_orders(case: Case) -> Order:
         take_profit=leaf("take_profit", "protects"),
         trail=leaf("trail", "trails"),
         label=leaf("label", "rests", jnp.int32),
+        asks=leaf("asks", "holds", jnp.int32),
     )
 
 
 @cache
 def make_env(parts: frozenset[str]) -> Env:
     """The environment of a case."""
-    can: dict[str, Any] = {name: name in parts for name in ("protects", "trails", "rests")}
+    can: dict[str, Any] = {name: name in parts for name in ("protects", "trails", "rests", "holds")}
     return make_single(
         actions=Actions(decode=Order, **can),
         episode_bars=UNLIMITED,

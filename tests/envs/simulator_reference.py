@@ -13,6 +13,8 @@ from numba.core import config
 
 from tests.envs.simulator_ledger import (
     ACCOUNT,
+    ASKS_LEVEL,
+    ASKS_NOTHING,
     BY_LIQUIDATION,
     BY_TARGET,
     COLUMNS,
@@ -33,6 +35,7 @@ from tests.envs.simulator_ledger import (
     STOP,
     STOP_LIMIT,
     TERMINATED,
+    WITHDRAWS,
     Play,
     affordable_units,
     at_most,
@@ -80,6 +83,10 @@ def choose_order(play, k):
     if locked:
         which = asked + 1
     order = play.orders[which]
+    if order.asks == WITHDRAWS and working[0].label == order.label:
+        working[0].bars = 0.0
+    if order.asks != ASKS_LEVEL:
+        return
     if working[0].bars > 0 and working[0].label == order.label and not locked:
         return
     same = order.level == account.level
@@ -353,6 +360,7 @@ def begin(play, level):
     for extra, asked in ((2, level), (1, 0.0)):
         order = play.orders[len(play.orders) - extra]
         order.level, order.kind, order.label, order.bare = asked, MARKET, -1.0, 1.0
+    play.orders[len(play.orders) - 2].asks = ASKS_NOTHING if rules.holds == 1.0 else ASKS_LEVEL
 
 
 @njit

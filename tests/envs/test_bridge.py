@@ -246,22 +246,6 @@ def test_a_stop_is_not_undone_by_the_next_bar():
     assert broker.on_bar(94.0, 99.0, 94.0, 99.0) == []
 
 
-def test_latency_delays_an_order_that_can_then_not_be_withdrawn():
-    env = make_single(actions=GRID, max_latency=2)
-    broker = opened(env, params_of(market_of(), latency=jnp.int32(2)))
-    number = broker.submit(Order(level=f32(1.0)))
-    for _ in range(2):
-        assert broker.on_bar(100.0, 100.0, 100.0, 100.0) == []
-        assert [(one.id, one.status) for one in broker.orders()] == [(number, "delayed")]
-        with pytest.raises(Rejected, match="on its way"):
-            broker.cancel(number)
-    (fill,) = broker.on_bar(100.0, 100.0, 100.0, 100.0)
-    assert fill.order == number
-    for _ in range(4):
-        assert broker.on_bar(100.0, 100.0, 100.0, 100.0) == []
-        assert broker.orders() == ()
-
-
 def test_a_locked_account_is_flattened_and_takes_no_orders():
     env = make_single(guarded=True)
     market = market_of(new_day=jnp.asarray(NEW_DAYS))
@@ -362,6 +346,7 @@ def test_refuses_bars_that_do_not_fit_what_came_before():
         (Order(level=f32(1), kind=jnp.int32(LIMIT)), "kind 1 needs a limit"),
         (Order(level=f32(1), kind=jnp.int32(STOP_LIMIT), limit=f32(0.1)), "kind 3 needs a stop"),
         (Order(level=f32(1), kind=jnp.int32(9)), "kind is 9"),
+        (Order(level=f32(1), asks=jnp.int32(7)), "asks is 7"),
         (Order(level=f32(1), stop_loss=f32(-0.1)), "stop_loss is -0.1"),
         (Order(level=f32(1), trail=f32(0.1)), "no trail"),
     ],

@@ -26,6 +26,7 @@ ALONE = (
     "cap",
     "conversion",
     "latency",
+    "holds",
     "band",
     "lots",
     "margin",
@@ -39,9 +40,11 @@ TOGETHER = {
     "brackets": "protects trails rests order_bars",
     "contracts": "lots tick fee_per_lot volume_cap rests protects",
     "leverage": "margin financing funding protects trails conversion",
+    "nothing new": "holds latency protects trails rests order_bars limits",
     "losses": "limits latency band tradable scale cap lots",
 }
 KINDS = (ledger.MARKET, ledger.LIMIT, ledger.STOP, ledger.STOP_LIMIT)
+ASKS = (ledger.ASKS_LEVEL, ledger.ASKS_NOTHING, ledger.WITHDRAWS)
 
 
 def parts_of(names: str) -> frozenset[str]:
@@ -50,6 +53,7 @@ def parts_of(names: str) -> frozenset[str]:
 
 def test_the_oracle_and_the_environment_number_kinds_and_reasons_alike():
     assert (orders.MARKET, orders.LIMIT, orders.STOP, orders.STOP_LIMIT) == KINDS
+    assert (orders.LEVEL, orders.NOTHING, orders.WITHDRAWAL) == ASKS
     told = protection.NONE, protection.STOP, protection.TARGET, protection.TRAIL, protection.LIQUIDATION
     assert told == (
         ledger.NONE,

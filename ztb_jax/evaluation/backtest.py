@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.orders import LEVEL
 from envs.single import Draw, make_single
 from envs.types import Env, EnvParams, Fill, Order
 from ztb_jax.data.market import MarketData, check_lookback
@@ -18,7 +19,8 @@ class Trace(NamedTuple):
     """What one account did and earned over the N steps of a slice.
 
     Attributes:
-      level: [N] float32, asked for at bar first + n and filled at the next open.
+      level: [N] float32, asked for at bar first + n and filled at the next open; the account's where nothing
+        was asked for.
       exposure: [N] float32, signed holding over equity at the next close.
       gain: [N] float32, simple net return of the bar.
       fill: [N] each, what the order of that bar executed; in units of the equity at the last close.
@@ -49,7 +51,10 @@ def _step(env: Env, carry, order: Order, params: EnvParams):
     kept = jax.tree.map(lambda stopped, on: jnp.where(dead, stopped, on), frozen, moved)
     kept = kept.replace(bar=moved.bar, end=moved.end)
     fill, closing = jax.tree.map(lambda value: jnp.where(dead, 0.0, value), (out.fill, out.exit))
-    level = jnp.where(dead, 0.0, order.level)
+    level = order.level
+    if order.asks is not None:
+        level = jnp.where(order.asks == LEVEL, level, state.account.level)
+    level = jnp.where(dead, 0.0, level)
     dead = dead | out.terminated
     account = kept.account
     trace = Trace(level, account.exposure, account.gain, fill, closing, dead)
