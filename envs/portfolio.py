@@ -28,11 +28,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs import ledger, rewards, risk_limits, terminations
+from envs.fusion import materialise, total
 from envs.ledger import Account, Book
 from envs.portfolio_market import PortfolioMarket
 from envs.rewards import Played, Reward
 from envs.risk_limits import CORRELATION, SECTOR, VAR, Exposures, Known, RiskLimits
-from envs.types import Actions, Costs, Env, EnvParams, Fill, Observation, TimeStep
+from envs.types import Actions, Costs, Env, EnvParams, Fill, Observation, TimeStep, row
 
 
 class Compliance(struct.PyTreeNode):
@@ -150,14 +151,14 @@ def mask(state: State, params: EnvParams) -> jax.Array:
     market = _market(params)
     if market.tradable is None:
         return jnp.ones(market.num_instruments, bool)
-    return market.tradable[state.bar + 1]
+    return row(market.tradable, state.bar + 1)
 
 
 def known_at(bar: jax.Array, market: PortfolioMarket) -> Known:
     """What the limits know at close[bar]."""
     assert market.factor is not None
     assert market.correlation is not None
-    return Known(market.factor[bar], market.correlation[bar], market.groups)
+    return Known(row(market.factor, bar), row(market.correlation, bar), market.groups)
 
 
 def _market(params: EnvParams) -> PortfolioMarket:
@@ -218,22 +219,23 @@ def _step(spec: Spec, key, state: State, action, params: EnvParams):
 def _advance(spec: Spec, state: State, weights, params: EnvParams):
     """One bar with the target `weights` [A]."""
     before, bar, market = state.account, state.bar + 1, _market(params)
-    free = None if market.tradable is None else market.tradable[bar]
+    free = None if market.tradable is None else row(market.tradable, bar)
     held = _keeps(before, weights, free, params.band)
     intended = jnp.where(held, before.exposure, weights)
     planned, asked, compliance = _fit(state, intended, free, params)
+    planned = materialise(planned, bar)
     book = _finance(ledger.open_book(before), bar, params)
-    book = ledger.liquidate(_mark(book, market.gap[bar]))
+    book = materialise(ledger.liquidate(_mark(book, row(market.gap, bar))), bar)
     # A book that is gone trades nothing; what is held is traded only where a limit changed it.
     open_to = ~ledger.floored(book) if free is None else free & ~ledger.floored(book)
     book, fill = _trade(book, planned, open_to & (~held | (planned != intended)), params.costs)
-    book = _mark(book, market.body[bar]).replace(level=jnp.where(open_to, weights, before.level))
-    after = ledger.close_book(before, book)
+    book = _mark(book, row(market.body, bar)).replace(level=jnp.where(open_to, weights, before.level))
+    after = ledger.close_book(before, materialise(book, bar))
     told = Played(
         before=before,
         after=after,
-        cost=fill.cost.sum(),
-        turnover=jnp.abs(fill.traded).sum(),
+        cost=total(fill.cost),
+        turnover=total(jnp.abs(fill.traded)),
         value_at_risk=_value_at_risk(after, bar, params),
     )
     memory, value = spec.reward.value(state.memory, told)
@@ -283,15 +285,15 @@ def _finance(book: Book, bar, params: EnvParams) -> Book:
     rates, years = params.financing, _market(params).years
     if rates is None or years is None:
         return book
-    long = jnp.maximum(book.value, 0.0).sum()
-    owed = ledger.interest(rates, long=long, short=long - book.value.sum())
-    return book.replace(gain=book.gain - years[bar] * owed)
+    long = total(jnp.maximum(book.value, 0.0))
+    owed = ledger.interest(rates, long=long, short=long - total(book.value))
+    return book.replace(gain=book.gain - row(years, bar) * owed)
 
 
 def _mark(book: Book, returns) -> Book:
     """The book after prices moved by `returns` [A]."""
     move = book.value * returns
-    return book.replace(gain=book.gain + move.sum(), value=book.value + move)
+    return book.replace(gain=book.gain + total(move), value=book.value + move)
 
 
 def _trade(book: Book, weights, active, costs: Costs) -> tuple[Book, Fill]:
@@ -301,7 +303,7 @@ def _trade(book: Book, weights, active, costs: Costs) -> tuple[Book, Fill]:
     fee = costs.fee_rate * (notional + traded * edge)
     cost = notional * edge + fee
     paid = jnp.where(traded == 0.0, 0.0, 1.0 + jnp.sign(traded) * edge)
-    book = book.replace(gain=book.gain - cost.sum(), value=book.value + traded)
+    book = book.replace(gain=book.gain - total(cost), value=book.value + traded)
     return book, Fill(traded=traded, cost=cost, fee=fee, price=paid)
 
 

@@ -178,8 +178,8 @@ def _check(opened, closed, *, years, groups, window) -> None:
         findings.append("prices must be positive and finite: align instruments first, and drop leading gaps")
     if years is not None and np.shape(years) != closed.shape[:1]:
         findings.append(f"years must be [{closed.shape[0]}], got {np.shape(years)}")
-    if groups is not None and np.shape(groups)[:1] != closed.shape[1:]:
-        findings.append(f"groups must have {closed.shape[1]} rows, got {np.shape(groups)}")
+    if groups is not None and (np.shape(groups)[:1] != closed.shape[1:] or np.size(groups) == 0):
+        findings.append(f"groups must be [{closed.shape[1]}, sectors], got {np.shape(groups)}")
     if window is not None and not 2 <= window < len(closed):
         findings.append(f"a window of {window} bars needs at least 2, and more bars than the {len(closed)}")
     if findings:

@@ -4,7 +4,6 @@ Axes: A instruments, K sectors, P = A (A - 1) / 2 pairs i < j, row by row. The r
 `docs/reference/portfolio.md`.
 """
 
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs.fusion import largest, smallest, total
 from envs.risk import z_score
 
 OK, VAR, CORRELATION, SECTOR, MARGIN, WEIGHT, GROSS = range(7)
@@ -91,13 +91,13 @@ class Exposures(struct.PyTreeNode):
 def measure(weights: jax.Array, known: Known, limits: RiskLimits) -> Exposures:
     """The exposures of a book of `weights` [A]."""
     size = jnp.abs(weights)
-    gross = size.sum()
+    gross = total(size)
     none = jnp.zeros_like(gross)
-    excess = none if limits.max_weight is None else (size / limits.max_weight).max()
+    excess = none if limits.max_weight is None else largest(size / limits.max_weight)
     return Exposures(
-        var=z_score(limits.confidence) * _norm(_product(known.factor, weights)),
-        correlation=_shares(size, known.correlation).max(initial=0.0),
-        sector=none if known.groups is None else _product(size, known.groups).max(initial=0.0),
+        var=z_score(limits.confidence) * _norm(_times(known.factor, weights)),
+        correlation=_worst_share(size, known.correlation),
+        sector=none if known.groups is None else largest(_times(known.groups.T, size)),
         gross=gross,
         excess=excess,
     )
@@ -154,15 +154,15 @@ def project(
         size = _spread_out(size, known.correlation, limits.max_correlation_exposure, free)
     most = _largest_gross(limits)
     if most is not None:
-        fixed = jnp.float32(0) if free is None else jnp.where(free, 0.0, size).sum()
-        size = _shrunk(size, size * _fitting(size.sum(), fixed, most), free)
+        fixed = jnp.float32(0) if free is None else total(jnp.where(free, 0.0, size))
+        size = _shrunk(size, size * _fitting(total(size), fixed, most), free)
     weights = jnp.copysign(size, weights)
     if limits.max_portfolio_var is not None:
         deviation = limits.max_portfolio_var / z_score(limits.confidence)
         weights = _shrunk(weights, weights * _fitting_deviation(weights, known.factor, deviation, free), free)
     if free is not None and limits.max_correlation_exposure is not None and len(known.correlation):
         # What is fixed is a larger part of a smaller book.
-        worst = _shares(jnp.abs(weights), known.correlation).max()
+        worst = _worst_share(jnp.abs(weights), known.correlation)
         broken = _over(worst, limits.max_correlation_exposure)
         weights = jnp.where(broken & free, 0.0, weights)
     return weights
@@ -184,17 +184,17 @@ def _largest_gross(limits: RiskLimits):
     return by_margin if most is None else jnp.minimum(most, by_margin)
 
 
-def _fitting(total, fixed, most):
-    """The factor of what may change that brings `total`, of which `fixed` may not, to at most `most`."""
-    room = jnp.maximum(most - fixed, 0.0) / jnp.maximum(total - fixed, 1e-30)
-    return jnp.where(_over(total, most), jnp.minimum(room, 1.0), 1.0)
+def _fitting(whole, fixed, most):
+    """The factor of what may change that brings `whole`, of which `fixed` may not, to at most `most`."""
+    room = jnp.maximum(most - fixed, 0.0) / jnp.maximum(whole - fixed, 1e-30)
+    return jnp.where(_over(whole, most), jnp.minimum(room, 1.0), 1.0)
 
 
 def _fit_sectors(size, groups, most, free):
     """Members of a sector above `most` by one factor; a member of several by the smallest of theirs."""
-    total = _product(size, groups)
-    fixed = jnp.zeros_like(total) if free is None else _product(jnp.where(free, 0.0, size), groups)
-    factor = jnp.where(groups > 0, _fitting(total, fixed, most)[None, :], 1.0).min(axis=1)
+    whole = _times(groups.T, size)
+    fixed = jnp.zeros_like(whole) if free is None else _times(groups.T, jnp.where(free, 0.0, size))
+    factor = smallest(jnp.where(groups > 0, _fitting(whole, fixed, most)[None, :], 1.0))
     return _shrunk(size, size * factor, free)
 
 
@@ -205,13 +205,13 @@ def _fitting_deviation(weights, factor, most, free):
     |U (w - t m)|^2 = |U w|^2 - 2 t U w . U m + t^2 |U m|^2 = most^2, within [0, 1]. Where there is no root,
     the factor at which the deviation is least, which keeps a free part that hedges what is fixed.
     """
-    whole = _product(factor, weights)
+    whole = _times(factor, weights)
     deviation = _norm(whole)
     if free is None:
         fitting = most / jnp.maximum(deviation, most)
     else:
-        moving = _product(factor, jnp.where(free, weights, 0.0))
-        square, cross = (moving**2).sum(), (whole * moving).sum()
+        moving = _times(factor, jnp.where(free, weights, 0.0))
+        square, cross = total(moving**2), total(whole * moving)
         root = jnp.sqrt(jnp.maximum(cross**2 - square * (deviation**2 - most**2), 0.0))
         fitting = 1.0 - jnp.clip((cross - root) / jnp.maximum(square, 1e-30), 0.0, 1.0)
     return jnp.where(_over(deviation, most), fitting, 1.0)
@@ -228,24 +228,25 @@ def _spread_out(size, correlation, most, free):
     """
 
     def proceed(carry):
-        rounds, shares, _ = carry
-        return _over(shares.max(), most) & (rounds < ROUNDS)
+        rounds, worst, _ = carry
+        return _over(worst, most) & (rounds < ROUNDS)
 
     def cut(carry):
-        rounds, shares, size = carry
-        size = _cut_pair(size, shares.argmax(), correlation, AIM * most, free)
-        return rounds + 1, _shares(size, correlation), size
+        rounds, _, size = carry
+        pair = jnp.concatenate(list(_pairs(size, correlation))).argmax()
+        size = _cut_pair(size, pair, correlation, AIM * most, free)
+        return rounds + 1, _worst_share(size, correlation), size
 
-    start = jnp.int32(0), _shares(size, correlation), size
-    _, shares, cut_down = jax.lax.while_loop(proceed, cut, start)
-    return _shrunk(size, jnp.where(_over(shares.max(), most), 0.0, cut_down), free)
+    start = jnp.int32(0), _worst_share(size, correlation), size
+    _, worst, cut_down = jax.lax.while_loop(proceed, cut, start)
+    return _shrunk(size, jnp.where(_over(worst, most), 0.0, cut_down), free)
 
 
 def _cut_pair(size, pair, correlation, goal, free):
     """[A] `size` with the legs of `pair` [] cut to where |rho| times their share is `goal`."""
     first, second = (jnp.asarray(legs)[pair] for legs in np.triu_indices(len(size), 1))
     one, other = size[first], size[second]
-    rest = jnp.maximum(size.sum() - one - other, 0.0)
+    rest = jnp.maximum(total(size) - one - other, 0.0)
     both = goal * rest / jnp.maximum(correlation[pair] - goal, 1e-6)
     low = jnp.minimum(jnp.minimum(one, other), 0.5 * both)
     new_one = jnp.where(one < other, low, both - low)
@@ -258,24 +259,27 @@ def _cut_pair(size, pair, correlation, goal, free):
     return _shrunk(size, jnp.minimum(size, new), free)
 
 
-def _shares(size, correlation):
-    """[P] |rho| times the share of the gross of each pair of holdings; 0 where one is not held."""
-    # A product with zeros and ones stands for a gather of single numbers, which is slow on a CPU.
-    both = _product(jnp.where(size > 0, size, -_NOT_HELD), _incidence(len(size)))
-    gross = size.sum()
-    return jnp.maximum(correlation * both, 0.0) / jnp.where(gross > 0, gross, 1.0)
+def _worst_share(size, correlation):
+    """[] the largest |rho| times a pair's share of the gross; 0 where no two are held."""
+    gross = total(size)
+    worst = jnp.zeros_like(gross)
+    for pairs in _pairs(size, correlation):
+        worst = jnp.maximum(worst, largest(pairs))
+    return worst / jnp.where(gross > 0, gross, 1.0)
 
 
-@lru_cache
-def _incidence(num_instruments: int) -> np.ndarray:
-    """[A, P] float32, 1 where the instrument is a leg of the pair."""
-    pairs = np.stack(np.triu_indices(num_instruments, 1))
-    return (pairs[:, None] == np.arange(num_instruments)[:, None]).sum(axis=0).astype(np.float32)
+def _pairs(size, correlation):
+    """For each i: [A - 1 - i] |rho| x (|w_i| + |w_j|) of all j > i; negative where one is not held."""
+    # Slices instead of indexed pairs, for a gather of single numbers is slow on a CPU.
+    held, end = jnp.where(size > 0, size, -_NOT_HELD), 0
+    for leg in range(len(size) - 1):
+        start, end = end, end + len(size) - 1 - leg
+        yield correlation[start:end] * (held[leg] + held[leg + 1 :])
 
 
-def _product(left, right):
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+def _times(matrix, vector):
+    return total(matrix * vector[None, :])
 
 
 def _norm(vector):
-    return jnp.sqrt(jnp.square(vector).sum())
+    return jnp.sqrt(total(jnp.square(vector)))

@@ -89,12 +89,13 @@ class Market(struct.PyTreeNode):
     conversion: Conversion | None = None
 
     def at(self, bar: jax.Array) -> "Market":
-        """Every leaf at `bar` [], which is in range: an episode ends before the bars do."""
+        """Every leaf at `bar` []."""
+        return jax.tree.map(lambda leaf: row(leaf, bar), self)
 
-        def pick(leaf):
-            return leaf.at[bar].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
-        return jax.tree.map(pick, self)
+def row(table: jax.Array, bar: jax.Array) -> jax.Array:
+    """`table[bar]` for a `bar` [] in range, as every bar of an episode is, so nothing is spent on a check."""
+    return table.at[bar].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 class Costs(struct.PyTreeNode):
@@ -306,7 +307,7 @@ class Actions(NamedTuple):
       protects: orders may carry a stop or a target.
       trails: orders may carry a trailing stop; then they protect, too.
       rests: orders may be limits or stops, which wait for their price.
-      holds: orders may ask for nothing, or for a withdrawal, also on their way; without `max_latency` any may.
+      holds: orders may ask for nothing, or for a withdrawal, also on their way. Without latency any may.
     """
 
     decode: Callable[[jax.Array], Any]

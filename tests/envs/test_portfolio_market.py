@@ -105,7 +105,8 @@ def test_every_number_is_strongly_typed():
         ({"closed": -BARS.closed}, "positive and finite"),
         ({"closed": np.full_like(BARS.closed, np.nan)}, "drop leading gaps"),
         ({"years": np.zeros(3)}, "years must be \\[300\\]"),
-        ({"groups": np.eye(3)}, "8 rows"),
+        ({"groups": np.eye(3)}, "groups must be \\[8, sectors\\]"),
+        ({"groups": np.zeros((8, 0))}, "groups must be \\[8, sectors\\]"),
         ({"window": 300}, "more bars than the 300"),
     ],
 )
