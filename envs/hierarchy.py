@@ -261,7 +261,7 @@ def _advance(spec: Spec, state: State, decision: Decision, params: EnvParams) ->
     earned = jnp.matmul(each, spec.partition.membership, precision=jax.lax.Precision.HIGHEST)
     history = History(
         returns=jnp.append(state.history.returns[1:], inner.account.gain),
-        earnings=jnp.concatenate([state.history.earnings[1:], earned[None]]),
+        earnings=jnp.concatenate([state.history.earnings[:, 1:], earned[:, None]], axis=1),
         peak=jnp.maximum(state.history.peak, inner.account.log_equity),
     )
     moved = State(inner, message, reports.make_report(history.earnings), history)

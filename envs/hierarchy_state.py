@@ -49,7 +49,7 @@ class History(struct.PyTreeNode):
 
     Attributes:
       returns: [L] simple returns of its equity.
-      earnings: [L, S] what each specialist earned, net of costs, over the equity before the bar.
+      earnings: [S, L] what each specialist earned, net of costs, over the equity before the bar.
       peak: [] highest log equity.
     """
 
@@ -88,7 +88,7 @@ def open_state(inner: portfolio.State, partition: Partition, *, lookback: int) -
         report=reports.no_report(team),
         history=History(
             returns=jnp.zeros(lookback, jnp.float32),
-            earnings=jnp.zeros((lookback, team), jnp.float32),
+            earnings=jnp.zeros((team, lookback), jnp.float32),
             peak=jnp.float32(0),
         ),
     )
@@ -115,7 +115,7 @@ def observe(state: State, *, update_freq: int) -> Observation:
     message, report, history, account = state.message, state.report, state.history, state.account
     seen = View(
         returns=history.returns,
-        volatility=history.returns.std(axis=-1, keepdims=True),
+        volatility=reports.spread(history.returns)[..., None],
         drawdown=-jnp.expm1(account.log_equity - history.peak)[..., None],
         sharpe=report.sharpe,
         win_rate=report.win_rate,
