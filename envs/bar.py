@@ -69,9 +69,9 @@ def play(state: State, ticket: Ticket, params: EnvParams) -> Outcome:
     if state.protection is None and state.resting is None and params.margin is None:
         played = _at_open(state, book, ticket, venue, may_trade=alive)
     else:
-        book, venue = materialise(book, state.bar), venue._replace(bar=state.bar)
+        book, venue = materialise(book), venue._replace(inside=True)
         played = _inside(state, book, ticket, venue, may_trade=alive)
-    return played._replace(book=materialise(played.book, state.bar))
+    return played._replace(book=materialise(played.book))
 
 
 def _at_open(state: State, book: Book, ticket: Ticket, venue: Venue, *, may_trade) -> Outcome:

@@ -17,13 +17,13 @@ class Venue(NamedTuple):
       now: the bar, every leaf [].
       params: costs, lots, band.
       money: [] float32, equity at the last close in account currency; None where nothing needs it.
-      bar: [] int32, of the last close, where much is made of a fill (see `envs.fusion`); else None.
+      inside: what happens within the bar is looked at, so much is made of a fill (see `envs.fusion`).
     """
 
     now: Market
     params: EnvParams
     money: jax.Array | None
-    bar: jax.Array | None = None
+    inside: bool = False
 
 
 def money_of(log_equity: jax.Array, params: EnvParams) -> jax.Array | None:
@@ -77,8 +77,8 @@ def trade_to(
     price = _open_of(venue) if price is None else price
     delta, complete = _quantity(book, exposure, venue, price)
     delta = jnp.where(active, delta, 0.0)
-    if venue.bar is not None:
-        delta = materialise(delta, venue.bar)
+    if venue.inside:
+        delta = materialise(delta)
     traded, fill = settle(book, delta, venue, price=price, passive=passive)
     if complete is not None:
         level = jnp.where(complete, level, traded.value / (1.0 + traded.gain))

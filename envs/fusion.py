@@ -8,20 +8,21 @@ import jax.numpy as jnp
 Tree = TypeVar("Tree")
 
 
-def materialise(tree: Tree, bar: jax.Array) -> Tree:
+def materialise(tree: Tree) -> Tree:
     """`tree`, bit for bit, each of its float32 leaves computed once.
 
     XLA for CPUs fuses a cheap producer into every one of its consumers and computes it again in each: a bar
     of the full simulator then costs almost twice the arithmetic. It does not copy a division that several
-    consumers need, so this divides by a one that the compiler cannot know to be one. An
-    `optimization_barrier` is removed before fusion and changes nothing.
-
-    Args:
-      tree: of arrays.
-      bar: [] int32, an index, which is never negative.
+    consumers need, so this divides by a one that the compiler cannot know to be one. It is made of the leaf
+    itself: a division by something smaller that is broadcast would become a multiplication, which is copied.
+    An `optimization_barrier` is removed before fusion and changes nothing.
     """
-    one = jnp.where(bar < 0, jnp.float32(2.0), jnp.float32(1.0))
-    return jax.tree.map(lambda leaf: leaf / one if leaf.dtype == jnp.float32 else leaf, tree)
+
+    def once(leaf):
+        # Half of infinity is infinity.
+        return leaf / jnp.where(jnp.isinf(leaf), 2.0, 1.0) if leaf.dtype == jnp.float32 else leaf
+
+    return jax.tree.map(once, tree)
 
 
 def total(values: jax.Array) -> jax.Array:

@@ -223,14 +223,14 @@ def _advance(spec: Spec, state: State, weights, params: EnvParams):
     held = _keeps(before, weights, free, params.band)
     intended = jnp.where(held, before.exposure, weights)
     planned, asked, compliance = _fit(state, intended, free, params)
-    planned = materialise(planned, bar)
+    planned = materialise(planned)
     book = _finance(ledger.open_book(before), bar, params)
-    book = materialise(ledger.liquidate(_mark(book, row(market.gap, bar))), bar)
+    book = materialise(ledger.liquidate(_mark(book, row(market.gap, bar))))
     # A book that is gone trades nothing; what is held is traded only where a limit changed it.
     open_to = ~ledger.floored(book) if free is None else free & ~ledger.floored(book)
     book, fill = _trade(book, planned, open_to & (~held | (planned != intended)), params.costs)
     book = _mark(book, row(market.body, bar)).replace(level=jnp.where(open_to, weights, before.level))
-    after = ledger.close_book(before, materialise(book, bar))
+    after = ledger.close_book(before, materialise(book))
     told = Played(
         before=before,
         after=after,
