@@ -17,6 +17,7 @@ from ztb_jax.policies.policy import Policy
 
 FLAT = (100.0, 100.0, 100.0, 100.0)
 DROP = (100.0, 100.0, 90.0, 90.0)
+LIMIT_ORDER = Order(level=f32(1.0), kind=jnp.int32(LIMIT), limit=f32(0.01))
 STOPPED = actions.levels((-1.0, 0.0, 1.0), stop_loss=0.05)
 
 
@@ -89,6 +90,7 @@ def test_the_last_action_holds_and_is_always_allowed():
     order = space.decode(jnp.arange(3))
     assert np.asarray(order.asks).tolist() == [LEVEL, LEVEL, NOTHING]
     assert np.asarray(order.level)[:2].tolist() == [-1.0, 0.5]
+    assert int(actions.holding(GRID).decode(jnp.int32(GRID.sizes[0])).label) in range(GRID.sizes[0])
     env = make_single(actions=space)
     assert (env.num_actions, env.levels) == (3, (-1.0, 0.5))
     params = params_of(market_of(tradable=jnp.zeros(NUM, bool)))
@@ -146,6 +148,28 @@ def test_the_broker_opens_nothing_anew_that_a_stop_has_closed(latency):
     assert broker.positions() == broker.orders() == ()
 
 
+def test_nothing_is_on_its_way_to_a_fresh_account_at_the_broker():
+    params = params_of(
+        market_of(new_day=jnp.zeros(NUM, bool)),
+        limits=Limits(f32(0.05), f32(1.0)),
+        latency=jnp.int32(4),
+    )
+    broker = PaperBroker(make_single(guarded=True, max_latency=4), params, level=1.0)
+    fills = [broker.on_bar(*bar, new_day=False) for bar in (FLAT, DROP)]
+    broker.submit(asks(NOTHING, 1.0))  # a locked account may say that
+    fills += [broker.on_bar(*FLAT, new_day=n == 1) for n in range(5)]
+    assert [[fill.reason for fill in bar] for bar in fills] == [[], [], ["lock"], [], [], [], []]
+
+
+def test_what_asks_for_nothing_fills_nothing():
+    broker = broker_of(0, actions.holding(GRID), order_bars=jnp.int32(9))
+    number = broker.submit(LIMIT_ORDER)
+    broker.on_bar(*FLAT)
+    broker.submit(asks(NOTHING))
+    (fill,) = broker.on_bar(100.0, 100.0, 98.0, 98.0)
+    assert fill.order == number
+
+
 def test_orders_follow_one_another_on_the_way():
     broker = broker_of(2)
     first = broker.submit(Order(level=f32(1.0)))
@@ -153,9 +177,6 @@ def test_orders_follow_one_another_on_the_way():
     second = broker.submit(Order(level=f32(-1.0)))
     fills = [fill for _ in range(4) for fill in broker.on_bar(*FLAT)]
     assert [(fill.order, fill.bar) for fill in fills] == [(first, 3), (second, 4)]
-
-
-LIMIT_ORDER = Order(level=f32(1.0), kind=jnp.int32(LIMIT), limit=f32(0.01))
 
 
 def test_a_withdrawal_is_late_and_sells_nothing():
