@@ -192,7 +192,7 @@ def reordered(order, actions):
 def test_another_order_of_specialists_permutes_what_is_told_of_them(kind):
     make, params = make_joint, joint_params(RULES["free"])
     if kind == "meta":
-        make, params = make_meta, meta_params(RULES["tight"])
+        make, params = make_meta, meta_params(RULES["free"])
     actions = meta_actions(8) if kind == "meta" else joint_actions(8)
     order = [2, 0, 1]
     other, told = reordered(order, actions)
@@ -233,7 +233,7 @@ def test_specialists_hear_the_allocation_and_the_meta_controller_their_report_of
 
 
 def test_an_allocation_lasts_and_actions_within_change_nothing():
-    env, params = make_meta(TEAM, allocation_update_freq=4), meta_params(RULES["limits"])
+    env, params = make_meta(TEAM, allocation_update_freq=4), meta_params(RULES["free"])
     actions = meta_actions(3, 12)
     other = actions.copy()
     other[np.arange(12) % 4 != 0] = 0.5
