@@ -15,8 +15,8 @@ from envs.adapters import GymnasiumEnv, GymnasiumVectorEnv, to_gymnax
 from envs.hierarchy import make_joint, make_meta
 from envs.hierarchy_market import bar_table, momentum, with_signals
 from envs.portfolio_market import make_portfolio_market, make_portfolio_params
-from envs.reports import make_report
-from envs.risk_limits import RiskLimits
+from envs.reports import Report, make_report, team_reward
+from envs.risk_limits import Exposures, RiskLimits
 from envs.specialists import (
     MTQUANT,
     account_layout,
@@ -100,10 +100,24 @@ def test_layouts_have_a_place_for_every_number_once():
 
 def test_reports_by_hand():
     first, last = [0.02, -0.01, -0.03, 0.05], [-0.1, 0.0, -0.1, 0.3]
-    report = make_report(jnp.asarray([first, [0.0] * 4, last]))
-    np.testing.assert_allclose(report.max_drawdown, [0.04, 0.0, 0.2], rtol=1e-6)
-    np.testing.assert_allclose(report.win_rate, [0.5, 0.0, 0.25])
-    np.testing.assert_allclose(report.sharpe, [0.0075 / np.std(first), 0, 0.025 / np.std(last)], rtol=1e-5)
+    report = make_report(jnp.asarray([first, [0.0] * 4, last, [-0.05, 0.01, 0.01, 0.01]]))
+    np.testing.assert_allclose(report.max_drawdown, [0.04, 0.0, 0.2, 0.05], rtol=1e-6)
+    np.testing.assert_allclose(report.win_rate, [0.5, 0.0, 0.25, 0.75])
+    np.testing.assert_allclose(
+        report.sharpe[:3], [0.0075 / np.std(first), 0, 0.025 / np.std(last)], rtol=1e-5
+    )
+
+
+def test_the_teams_reward_by_hand():
+    report = Report(*[jnp.asarray([3.0, -0.5])] * 3)
+    asked = Exposures(*(jnp.float32(x) for x in (0.04, 0.6, 0.0, 0.0, 0.0)))
+    more = {"asked": asked, "limits": RiskLimits(), "membership": TEAM.membership}
+    held = jnp.asarray([0.1, -0.2, 0.1])
+    reward = team_reward(report, allocation=jnp.asarray([0.5, 0.5]), exposure=held, **more)
+    together = 0.3 * 1.0 + 0.2 * (1 - 0.2 / 0.4) + 0.3 * 0.5 + 0.2 * 0.1
+    assert float(reward) == pytest.approx(0.5 * (1.0 - 0.5) / 2 + 0.5 * together)
+    flat = team_reward(report, allocation=jnp.asarray([1.0, 0.0]), exposure=jnp.zeros(3), **more)
+    assert float(flat) == pytest.approx(0.125 + 0.5 * (0.3 * 0.5 + 0.2 * 0.1))
 
 
 @KINDS
