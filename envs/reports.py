@@ -112,7 +112,7 @@ def _mean(rows):
 
 def _highest(curve):
     """[S, L] the highest of 0 and `curve` [S, L] up to each bar."""
-    highest, span = jnp.maximum(curve, 0.0), 1
+    highest, span = curve, 1  # the 0 comes in with the padding
     while span < curve.shape[1]:
         before = jnp.pad(highest[:, :-span], ((0, 0), (span, 0)))
         highest, span = jnp.maximum(highest, before), 2 * span
