@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import env_peers, portfolio
+from benchmarks import env_peers, env_sb3, portfolio
 from benchmarks.env_numba import loop
 from benchmarks.harness import Row, finish, interleave, matmul, rate_row
 from envs import actions
@@ -133,6 +133,7 @@ def run(json_file: Path | None) -> int:
         rows = _our_rows(variants, seconds, runs, work=work)
         bars = {"gym-trading-env": 1000.0, "gym-anytrading": 80.0}
         rows += env_peers.rows(peers, seconds, ours="ours", work=work, bars=bars)
+    rows += env_sb3.rows()
     rows.append(
         rate_row(
             "portfolio of 8, risk limits on",
