@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from envs.single import Draw
+from envs.types import Order
 from ztb_jax import build
 from ztb_jax.config import resolve
 from ztb_jax.data import synthetic
@@ -99,6 +101,61 @@ def test_a_run_with_every_rule_trains_and_tells_every_fill():
     np.testing.assert_array_equal(account.held[closed, 1], -account.traded[closed, 1])
     traces = compare.play_baselines(test, env, seed=0)
     assert np.abs(traces["buy_and_hold"].exposure).max() <= 1.5 * 1.2
+
+
+def test_the_risk_adjusted_reward_has_the_weights_of_the_settings_and_the_market_s_year():
+    flags = SMALL | {
+        "env.reward": "risk_adjusted",
+        "env.risk_adjusted.risk_penalty_weight": 0.5,
+        "env.risk_adjusted.transaction_cost_weight": 3.0,
+        "env.risk_adjusted.sharpe_target": 4.0,
+        "env.risk_adjusted.max_drawdown_target": 0.01,
+        "env.risk_adjusted.risk_free_rate": 0.1,
+        "env.risk_adjusted.downside_volatility_weight": 7.0,
+    }
+    config = resolve(environ={}, flags=flags)
+    data = prepared(config)
+    year = data.bars_per_year
+    growth, adjusted = (
+        rewards_of(build.make_environment(resolve(environ={}, flags=one), bars_per_year=year), data)
+        for one in (SMALL, flags)
+    )
+    gains, costs = np.expm1(growth["reward"]), growth["cost"]
+    mean = square = peak = total = 0.0
+    for step, (gain, cost) in enumerate(zip(gains, costs, strict=True)):
+        mean, square = mean + 0.01 * (gain - mean), square + 0.01 * (gain**2 - square)
+        missing = max(0.0, 4.0 * math.sqrt(max(square - mean**2, 0.0) / year) + 0.1 / year - mean)
+        total += np.log1p(gain)
+        peak = max(peak, total)
+        depth = max(0.0, 1.0 - math.exp(total - peak) - 0.01)
+        expected = np.log1p(gain) - 2.0 * cost - 0.5 * missing - 0.5 * depth / year
+        expected -= 7.0 * 0.5 * min(gain - 0.1 / year, 0.0) ** 2
+        assert adjusted["reward"][step] == pytest.approx(expected, rel=1e-3, abs=2e-6)
+    assert np.abs(adjusted["reward"] - growth["reward"]).max() > 1e-4
+
+
+def rewards_of(env, data):
+    """Rewards and costs of 64 bars with levels that change."""
+    params = data.slices["train"].env_params
+    state = env.begin(Draw(params.first, np.float32(0)), params)
+    levels = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 64).astype(np.float32)
+
+    def step(state, level):
+        state, out = env.advance(state, Order(level=level), params)
+        return state, {"reward": out.reward, "cost": out.fill.cost}
+
+    return jax.tree.map(np.float64, jax.device_get(jax.jit(lambda: jax.lax.scan(step, state, levels)[1])()))
+
+
+def test_annual_targets_need_to_know_the_year():
+    config = resolve(environ={}, flags=SMALL | {"env.reward": "risk_adjusted"})
+    with pytest.raises(ValueError, match="bars_per_year"):
+        build.make_environment(config)
+    data = prepared(config)
+    learner = build.make_learner(config, num_features=1, bars_per_year=data.bars_per_year)
+    state = jax.jit(learner.init)(jax.random.key(0), data.slices["train"])
+    _, metrics = jax.jit(learner.step)(state, data.slices["train"])
+    assert np.isfinite(float(metrics["reward"]))
 
 
 def test_more_leverage_than_the_margin_allows_is_a_contradiction():

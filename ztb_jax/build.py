@@ -1,5 +1,6 @@
 """Where names and numbers of a configuration become functions and arrays; the only such place."""
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from envs import actions, rewards, sizing
+from envs.rewards import Reward
 from envs.single import make_single
 from envs.types import Costs, Env, Financing, Limits, Margin, Market
 from ztb_jax import gates
@@ -96,9 +98,12 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
     return Prepared(frame, cut, slices, features.values.shape[1], year)
 
 
-def make_environment(config: Config) -> Env:
-    """The environment of a configuration."""
-    env = config.env
+def make_environment(config: Config, *, bars_per_year: float | None = None) -> Env:
+    """The environment of a configuration; annual targets in its reward need `bars_per_year` of the market."""
+    return _environment(config.env, _reward_of(config.env, bars_per_year))
+
+
+def _environment(env: EnvConfig, reward: Reward | None) -> Env:
     return make_single(
         actions=actions.levels(
             env.levels,
@@ -107,7 +112,7 @@ def make_environment(config: Config) -> Env:
             trail=env.trail or math.inf,
         ),
         episode_bars=env.episode_bars,
-        reward=REWARDS[env.reward](),
+        reward=reward,
         guarded=_guarded(env),
         max_latency=env.latency,
     )
@@ -115,7 +120,7 @@ def make_environment(config: Config) -> Env:
 
 def make_network(config: Config, *, num_features: int) -> Policy:
     """The policy of a configuration."""
-    env = make_environment(config)
+    env = _environment(config.env, None)  # what an account shows does not depend on the reward
     return make_policy(
         num_features=num_features,
         account_size=env.account_size,
@@ -126,11 +131,11 @@ def make_network(config: Config, *, num_features: int) -> Policy:
     )
 
 
-def make_learner(config: Config, *, num_features: int) -> Learner:
+def make_learner(config: Config, *, num_features: int, bars_per_year: float | None = None) -> Learner:
     """The learner of a configuration, behind a gate that stops it at the first number that is not finite."""
     ppo = config.ppo
     learner = make_ppo(
-        make_environment(config),
+        make_environment(config, bars_per_year=bars_per_year),
         make_network(config, num_features=num_features),
         num_accounts=ppo.num_accounts,
         rollout_bars=ppo.rollout_bars,
@@ -149,6 +154,14 @@ def make_learner(config: Config, *, num_features: int) -> Learner:
         normalise_advantage=ppo.normalise_advantage,
     )
     return gates.gated(learner, gates.finite("loss", "reward", "grad_norm", "param_norm"))
+
+
+def _reward_of(env: EnvConfig, bars_per_year: float | None) -> Reward:
+    if env.reward != "risk_adjusted":
+        return REWARDS[env.reward]()
+    if bars_per_year is None:
+        raise ValueError("env.reward risk_adjusted has annual targets: give bars_per_year, of `prepare`")
+    return rewards.risk_adjusted(bars_per_year=bars_per_year, **dataclasses.asdict(env.risk_adjusted))
 
 
 def _guarded(env: EnvConfig) -> bool:

@@ -70,6 +70,28 @@ class FeatureConfig:
 
 
 @dataclass(frozen=True)
+class RiskAdjustedConfig:
+    """What `env.reward: risk_adjusted` weighs beside log growth."""
+
+    __pydantic_config__ = STRICT
+
+    risk_penalty_weight: NonNegative = 1.0
+    """Of the return that is missing to sharpe_target, and of depth beyond max_drawdown_target."""
+    transaction_cost_weight: NonNegative = 1.0
+    """Of costs; 1 counts them once, as the return does."""
+    diversification_bonus_weight: NonNegative = 0.5
+    """Of a spread book; a single instrument never earns it."""
+    sharpe_target: NonNegative = 2.0
+    """Annual Sharpe ratio below which the reward is cut."""
+    max_drawdown_target: Closed = 0.15
+    """Depth under the highest equity that is free of charge."""
+    risk_free_rate: float = 0.02
+    """Annual return that counts as nothing earned."""
+    downside_volatility_weight: NonNegative = 1.0
+    """Of squared returns below the risk-free rate."""
+
+
+@dataclass(frozen=True)
 class EnvConfig:
     """The simulated account."""
 
@@ -117,8 +139,11 @@ class EnvConfig:
     """Share of the day's equity whose loss flattens and locks the account to the end of the day."""
     drawdown: Share | None = None
     """Share of the highest equity whose loss flattens and locks the account to the end of the episode."""
-    reward: Literal["log_return", "differential_sharpe", "differential_sortino"] = "log_return"
+    reward: Literal["log_return", "differential_sharpe", "differential_sortino", "risk_adjusted"] = (
+        "log_return"
+    )
     """What the learner is paid; the report always judges by net returns."""
+    risk_adjusted: RiskAdjustedConfig = field(default_factory=RiskAdjustedConfig)
 
 
 @dataclass(frozen=True)
