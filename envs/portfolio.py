@@ -338,7 +338,7 @@ def check_params(params: EnvParams, num_instruments: int) -> None:
         for name in costs.__dataclass_fields__
         if name not in known and getattr(costs, name) is not None
     ]
-    for name in ("capital", "lots", "margin", "latency", "order_bars"):
+    for name in ("lots", "margin", "latency", "order_bars"):
         if getattr(params, name) is not None:
             findings.append(f"{name} is not known in a portfolio")
     if findings:

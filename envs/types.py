@@ -185,7 +185,8 @@ class EnvParams(struct.PyTreeNode):
       ruin_equity: [] float32, an account at or below this share of its starting equity is closed.
       first: [] int32, first bar that may be observed.
       stop: [] int32, one past the last bar that may be reached.
-      capital: [] float32, starting equity in account currency; needed by lots, fees in money and depth.
+      capital: [] float32, starting equity in account currency; needed by lots, fees in money and depth, and
+        told by adapters.
       lots: the grid of quantities and prices.
       margin: leverage and liquidation.
       financing: interest and borrowing.

@@ -263,9 +263,9 @@ def test_refuses_parameters_that_do_not_fit_all_at_once():
         market=PARAMS.market.replace(years=None, window=50),
         costs=Costs(*[jnp.float32(0)] * 3, impact=jnp.float32(1)),
         financing=rates,
-        capital=jnp.float32(1),
+        latency=jnp.int32(1),
     )
     with pytest.raises(ValueError, match="not 3") as error:
         make_portfolio(num_instruments=3).reset(jax.random.key(0), odd)
-    for part in ("look back 100", "market.years", "costs.impact", "capital"):
+    for part in ("look back 100", "market.years", "costs.impact", "latency"):
         assert part in str(error.value)

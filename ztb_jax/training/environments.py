@@ -102,7 +102,7 @@ class JointSettings(MetaSettings):
 
 
 class _SettledEnv(GymnasiumEnv):
-    """A `GymnasiumEnv` that tells its settings and its task, and equity in money.
+    """A `GymnasiumEnv` that tells its settings and its task.
 
     Attributes:
       settings: every key with its value.
@@ -116,7 +116,6 @@ class _SettledEnv(GymnasiumEnv):
             task.env, task.params, features=task.features, lookback=task.lookback, render_mode=render_mode
         )
         self.task, self.settings = task, settings
-        self._accounts.capital = settings.initial_capital
 
 
 class SpecialistTrainingEnv(_SettledEnv):
@@ -324,12 +323,13 @@ def _portfolio(
         max_weight=np.float32(settings.max_position_size),
     )
     costs = make_costs(fee_rate=settings.transaction_cost, half_spread=0.0, slippage=0.0)
+    capital = jnp.float32(settings.initial_capital)
     if isinstance(data, MarketData):
         given: Any = data.env_params
         _check_ready(given.market)
         limits = limits.replace(window=given.market.window)
         first = jnp.maximum(given.first, settings.warmup_steps)
-        params = given.replace(costs=costs, limits=limits, first=first)
+        params = given.replace(costs=costs, limits=limits, first=first, capital=capital)
         return _Ready(params, data.features, data.lookback, None, _bars_per_year(given.market.years))
     frames = _frames(data, team.instruments)
     bars = align(frames)
@@ -340,7 +340,7 @@ def _portfolio(
     first = _first_known(features, lookback, at_least=max(settings.warmup_steps, market.window))
     params = make_portfolio_params(market, costs, limits=limits, ruin_equity=RUIN, first=first)
     table = bar_table(market, macro=None if macro is None else macro(bars), features=features)
-    return _Ready(params, table, lookback, bars, _bars_per_year(market.years))
+    return _Ready(params.replace(capital=capital), table, lookback, bars, _bars_per_year(market.years))
 
 
 def _check_ready(market: Any) -> None:
