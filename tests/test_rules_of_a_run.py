@@ -163,6 +163,20 @@ def test_more_leverage_than_the_margin_allows_is_a_contradiction():
         resolve(environ={}, flags={"env.max_leverage": 5.0, "env.maintenance": 0.2})
 
 
+@pytest.mark.parametrize(
+    ("flag", "value", "needed"),
+    [
+        ("env.maintenance", 0.3, {"env.max_leverage": 2.0}),
+        ("env.volatility_window", 30, {"env.volatility_slippage": 0.1}),
+        ("env.risk_adjusted.sharpe_target", 1.0, {"env.reward": "risk_adjusted"}),
+    ],
+)
+def test_a_setting_that_nothing_reads_is_a_contradiction(flag, value, needed):
+    with pytest.raises(ConfigError, match="is read only with"):
+        resolve(environ={}, flags={flag: value})
+    resolve(environ={}, flags={flag: value} | needed)
+
+
 def test_a_market_takes_what_it_is_asked_for_and_refuses_the_rest():
     market = make_market(FRAME, inside=True, tick=0.5, volatility_window=10, cap=np.ones(len(FRAME)))
     assert np.isin(np.asarray(market.prices.high) * 2 % 1, 0).all()

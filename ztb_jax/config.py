@@ -15,7 +15,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ztb_jax.errors import ConfigError
-from ztb_jax.settings import Config
+from ztb_jax.settings import Config, EnvConfig
 
 PREFIX = "ZTB_"
 
@@ -93,7 +93,25 @@ def contradictions(config: Config) -> list[str]:
             f"env.max_leverage ({env.max_leverage}) meets env.maintenance ({env.maintenance}) at once: "
             f"keep it below {1.0 / env.maintenance:.6g}"
         )
-    return findings
+    return findings + _unread(env)
+
+
+def _unread(env: EnvConfig) -> list[str]:
+    """Settings that were changed and that nothing would read."""
+    readers = {
+        "maintenance": ("env.max_leverage", env.max_leverage),
+        "volatility_window": (
+            "env.volatility_target or env.volatility_slippage",
+            env.volatility_target or env.volatility_slippage,
+        ),
+        "risk_adjusted": ("env.reward: risk_adjusted", env.reward == "risk_adjusted"),
+    }
+    usual = EnvConfig()
+    return [
+        f"env.{name} is read only with {needed}: set that, or leave env.{name} out"
+        for name, (needed, there) in readers.items()
+        if not there and getattr(env, name) != getattr(usual, name)
+    ]
 
 
 def as_dict(config: Config) -> dict[str, Any]:
