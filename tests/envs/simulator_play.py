@@ -27,6 +27,7 @@ from tests.envs.simulator_cases import MAX_LATENCY, MONEY, Case, neutral_bars
 from tests.envs.simulator_ledger import (
     ASKED,
     BAR,
+    BY_LIQUIDATION,
     COLUMNS,
     EQUITY,
     EXIT,
@@ -34,7 +35,9 @@ from tests.envs.simulator_ledger import (
     FILL,
     LEVEL,
     LOCKED,
+    MARKET,
     MAX_FLIPS,
+    NEAR,
     NEUTRAL,
     PROFIT,
     REASON,
@@ -216,7 +219,7 @@ def held_at_most(rows: np.ndarray) -> np.ndarray:
     return after + np.abs(rows[..., FILL]) + np.abs(rows[..., EXIT])
 
 
-def disagreements(expected: np.ndarray, got: np.ndarray) -> dict[str, np.ndarray]:
+def disagreements(case: Case, expected: np.ndarray, got: np.ndarray) -> dict[str, np.ndarray]:
     """Where the two differ, by what: booleans [S, N], false after the end."""
 
     def far(column, relative, absolute):
@@ -225,33 +228,39 @@ def disagreements(expected: np.ndarray, got: np.ndarray) -> dict[str, np.ndarray
 
     on = expected[..., TERMINATED] == 0  # what a closed account remembers is nobody's concern
     # What is left after a loss is known as much less well as it is smaller.
-    left = np.maximum.accumulate(expected[..., EQUITY], axis=1) / expected[..., EQUITY]
+    highest = np.fmax(1.0, np.maximum.accumulate(expected[..., EQUITY], axis=1))
+    left = highest / expected[..., EQUITY]
     worse = np.fmax(1.0, 0.1 * np.fmax.accumulate(left, axis=1))
     # A trade is target less holding, each known to some roundings of its own size however small the trade is.
     # A holding is rounded five times a bar: 240 roundings of at most 2^-24, mean square 0.41 of it, deviate
     # by 6.4 x 2^-24, and five deviations are 2e-6.
     rounded = 2e-6 * np.fmax(1.0, held_at_most(expected))
+    # A long holding's liquidation price is known 1 / (1 - maintenance) times worse than the holding.
+    called = (expected[..., REASON] == BY_LIQUIDATION) & (expected[..., EXIT] < 0)
+    called = np.where(called, 2e-6 / (1.0 - case.rules["maintenance"][:, None]), 0.0)
     found = {
         "terminated": far(TERMINATED, 0, 0),
         "locked": far(LOCKED, 0, 0) & on,
         "reason": far(REASON, 0, 0),
-        "equity": far(EQUITY, 1e-5 * worse, 0),
+        "equity": far(EQUITY, 1e-5 * worse + called, 0),
         "exposure": far(EXPOSURE, 2e-5 * worse, 2e-5),
         "level": far(LEVEL, 2e-5, 2e-5) & on,
     }
     for name, column in (("fill", FILL), ("exit", EXIT)):
-        found[f"{name}: side"] = np.sign(expected[..., column]) != np.sign(got[..., column])
+        # What is less than its rounding has no side.
+        some = np.fmax(np.abs(expected[..., column]), np.abs(got[..., column])) > rounded
+        found[f"{name}: side"] = some & (np.sign(expected[..., column]) != np.sign(got[..., column]))
         found[f"{name}: traded"] = far(column, 1e-4 * worse, rounded)
         found[f"{name}: cost"] = far(column + 1, 1e-4 * worse, 2e-6)
         found[f"{name}: fee"] = far(column + 2, 1e-4 * worse, 2e-6)
-        found[f"{name}: price"] = far(column + 3, 1e-5, 0)
+        found[f"{name}: price"] = some & far(column + 3, 1e-5 + (called if column == EXIT else 0.0), 0)
     alive = ~np.isnan(expected[..., EQUITY])
     return {name: where & alive for name, where in found.items()}
 
 
-def first_bad(expected: np.ndarray, got: np.ndarray) -> np.ndarray:
+def first_bad(case: Case, expected: np.ndarray, got: np.ndarray) -> np.ndarray:
     """[S] the first bar in which the two differ; N for none."""
-    bad = np.logical_or.reduce(list(disagreements(expected, got).values()))
+    bad = np.logical_or.reduce(list(disagreements(case, expected, got).values()))
     return np.where(bad.any(axis=1), bad.argmax(axis=1), bad.shape[1])
 
 
@@ -259,13 +268,13 @@ def settle(case: Case, bars: np.ndarray, got: np.ndarray) -> tuple[np.ndarray, t
     """One sequence's rows with the near-ties turned round, one or two at a time, that bring it further."""
     flips: tuple[int, ...] = ()
     best, ties = play_all(bars, case.rules, case.orders, case.start)
-    reached, found = first_bad(best, got)[0], True
+    reached, found = first_bad(case, best, got)[0], True
     while found and reached < got.shape[1] and len(flips) < MAX_FLIPS - 1:
         found = False
         for more, tried, seen in turned(case, bars, flips, int(ties[0])):
-            if first_bad(tried, got)[0] > reached:
+            if first_bad(case, tried, got)[0] > reached:
                 best, ties, flips, found = tried, seen, flips + more, True
-                reached = first_bad(best, got)[0]
+                reached = first_bad(case, best, got)[0]
                 break
     return best, flips
 
@@ -293,16 +302,32 @@ def compare(case: Case, bars: np.ndarray, got: np.ndarray) -> Result:
     """The oracle on `case`, against what the implementation says."""
     expected, _ = play_all(bars, case.rules, case.orders, case.start)
     adopted, failures, length = 0, [], got.shape[1]
-    for s in np.flatnonzero(first_bad(expected, got) < length).tolist():
-        rows, flips = expected[[s]], ()
+    for s in np.flatnonzero(first_bad(case, expected, got) < length).tolist():
+        rows, flips, one = expected[[s]], (), case.at(s)
         if len(failures) < ENOUGH:
-            rows, flips = settle(case.at(s), bars, got[s : s + 1])
+            rows, flips = settle(one, bars, got[s : s + 1])
         expected[s], adopted = rows[0], adopted + len(flips)
-        bar = int(first_bad(rows, got[s : s + 1])[0])
+        bar = int(first_bad(one, rows, got[s : s + 1])[0])
         if bar < length:
-            named = disagreements(rows, got[s : s + 1]).items()
+            named = disagreements(one, rows, got[s : s + 1]).items()
             failures.append((s, bar, [name for name, where in named if where[0, bar]]))
     return Result(expected, got, adopted, failures)
+
+
+def tossed_sides(case: Case, rows: np.ndarray) -> int:
+    """Orders with a price, for the very exposure at their close, that find another level when they arrive.
+
+    Free of costs an exposure of 1 stays 1 but for rounding, which then tosses for the order's side; half of
+    the tosses may differ.
+    """
+    asked, late = case.orders[:, :-2], case.rules["latency"].astype(int)[:, None]
+    start = case.start[1][:, None]
+    before = np.concatenate([start, rows[:, :-1, EXPOSURE]], axis=1)
+    step = np.arange(rows.shape[1])[None] + late
+    level = np.concatenate([start, rows[..., LEVEL]], axis=1)
+    found = np.take_along_axis(level, np.minimum(step, rows.shape[1]), axis=1)
+    same = np.abs(asked["level"] - before) <= NEAR * np.fmax(1.0, np.abs(before))
+    return int(((asked["kind"] != MARKET) & same & (late > 0) & (found != asked["level"])).sum())
 
 
 def told(names: Iterable[str], numbers: np.ndarray | np.void) -> dict[str, float]:
@@ -347,7 +372,8 @@ def check(case: Case, table: np.ndarray) -> Result:
     result = compare(case, bars, tabulate(account, lock, out))
     assert not result.failures, describe(case, bars, result)
     alive = ~np.isnan(result.expected[..., EQUITY])
-    assert result.adopted <= 5e-4 * alive.sum() + 2, f"{result.adopted} near-ties in {alive.sum()} bars"
+    most = 5e-4 * alive.sum() + 2 + 0.5 * tossed_sides(case, result.expected)
+    assert result.adopted <= most, f"{result.adopted} near-ties in {alive.sum()} bars, at most {most:.0f}"
     assert_closes(result.expected, alive)
     growth = np.cumsum(np.log1p(account.gain.astype(np.float64)), axis=1)
     np.testing.assert_allclose(account.log_equity[alive], growth[alive], rtol=1e-5, atol=2e-6)
