@@ -17,8 +17,9 @@ import numpy as np
 
 from envs.bar import State
 from envs.bridge_bars import Bar, Rejected, make_bar
+from envs.bridge_orders import checked, complete
 from envs.limits import OPEN
-from envs.orders import LEVEL, LIMIT, MARKET, NO_LABEL, NOTHING, STOP, STOP_LIMIT, WITHDRAWAL
+from envs.orders import LEVEL, NO_LABEL, NOTHING, WITHDRAWAL
 from envs.protection import LIQUIDATION, TARGET, TRAIL
 from envs.protection import STOP as STOPPED
 from envs.single import Draw
@@ -73,7 +74,7 @@ class Position(NamedTuple):
 
     Attributes:
       units: negative if short.
-      price: last close, in quote currency.
+      price: last close that the account was marked at, in quote currency.
       value: in account currency.
       level: target exposure that was reached last.
     """
@@ -148,6 +149,7 @@ class PaperBroker:
         self.state: Any = None
         self.closed, self.bar = False, -1
         self._bar: Bar | None = None
+        self._marked: Bar | None = None
         self._asked: dict[int, Order] = {}
         self._sent = 0
         self._new: int | None = None
@@ -169,7 +171,7 @@ class PaperBroker:
         if self.closed:
             raise Rejected("the account is closed")
         number = self._sent + 1
-        asked = _checked(order, self._parts, label=_OWN_LABELS + number)
+        asked = checked(order, self._parts, label=_OWN_LABELS + number)
         if self._locked and asked.asks == LEVEL and asked.level != 0:
             raise Rejected(f"the account is locked by its limits: level {asked.level} may not be asked for")
         self._asked.pop(self._new or 0, None)
@@ -223,6 +225,8 @@ class PaperBroker:
         new = make_bar(self._bar, prices, names=self._names, volume=volume, time=time, known=known)
         before, self._bar = self._bar, new
         self.bar += 1
+        if not self.closed:
+            self._marked = new
         if before is None:
             self._open_account()
         return [] if before is None or self.closed else self._play(before)
@@ -233,12 +237,13 @@ class PaperBroker:
         return self._capital * math.exp(grown)
 
     def positions(self) -> tuple[Position, ...]:
-        """What is held at the last close: one position, or none."""
-        if self._bar is None or self.state.account.exposure == 0:
+        """What is held at the last close: one position, or none; of a closed account, when it was closed."""
+        bar = self._marked
+        if bar is None or self.state.account.exposure == 0:
             return ()
         value = float(self.state.account.exposure) * self.equity()
-        units = self._whole(value / (self._bar.close * self._bar.rates[1]))
-        return (Position(units, self._bar.close, value, float(self.state.account.level)),)
+        units = self._whole(value / (bar.close * bar.rates[1]))
+        return (Position(units, bar.close, value, float(self.state.account.level)),)
 
     def orders(self) -> tuple[OpenOrder, ...]:
         """What may still fill, oldest first."""
@@ -310,7 +315,7 @@ class PaperBroker:
         label: Any = NO_LABEL
         if self._to_withdraw and self._resting is not None:
             asks, label = WITHDRAWAL, self._asked[self._resting].label
-        return _complete(Order(level=self.state.account.level, asks=asks), self._parts, label=label)
+        return complete(Order(level=self.state.account.level, asks=asks), self._parts, label=label)
 
     def _working(self) -> tuple[int | None, str]:
         """The order that works in this bar, by rules 2 to 4 of the simulator, and the reason of its fill."""
@@ -355,46 +360,3 @@ class PaperBroker:
 def _priced(params: EnvParams) -> EnvParams:
     """`params` with prices, whatever they are: a bar always has them."""
     return params.replace(market=params.market.replace(prices=Prices(*[params.market.gap] * 4)))
-
-
-def _complete(order: Order, parts: Order, *, label: Any) -> Order:
-    """`order` with every part that `parts` has, as numpy scalars; distances that it lacks are infinite."""
-    absent = {"kind": MARKET, "label": label, "asks": LEVEL}
-    whole = {}
-    for name in Order._fields:
-        value, has = getattr(order, name), getattr(parts, name) is not None
-        if value is not None and not has:
-            raise Rejected(f"orders of this action space have no {name}")
-        if has:
-            value = absent.get(name, math.inf) if value is None else value
-            whole[name] = np.asarray(value, np.int32 if name in absent else np.float32)
-    return Order(**whole)
-
-
-def _checked(order: Order, parts: Order, *, label: int) -> Order:
-    """`order`, complete.
-
-    Raises:
-      Rejected: every finding at once.
-    """
-    whole = _complete(order, parts, label=label)
-    numbers = {name: value for name, value in whole._asdict().items() if value is not None}
-    wrong = [f"{name} has shape {value.shape}" for name, value in numbers.items() if value.shape]
-    if wrong:
-        raise Rejected(f"an order is a single one: {'; '.join(wrong)}")
-    wrong = [f"{name} is nan" for name, value in numbers.items() if np.isnan(value)]
-    if not np.isfinite(whole.level):
-        wrong.append(f"level is {whole.level}")
-    for name in ("stop_loss", "take_profit", "trail"):
-        if name in numbers and numbers[name] <= 0:
-            wrong.append(f"{name} is {numbers[name]}: distances are above 0")
-    needs = {MARKET: (), LIMIT: ("limit",), STOP: ("stop",), STOP_LIMIT: ("limit", "stop")}
-    kind = int(numbers.get("kind", MARKET))
-    if kind not in needs:
-        wrong.append(f"kind is {kind}")
-    if numbers["asks"] not in (LEVEL, NOTHING, WITHDRAWAL):
-        wrong.append(f"asks is {numbers['asks']}")
-    wrong += [f"kind {kind} needs a {name}" for name in needs.get(kind, ()) if np.isinf(numbers[name])]
-    if wrong:
-        raise Rejected(f"this is no order: {'; '.join(dict.fromkeys(wrong))}")
-    return whole

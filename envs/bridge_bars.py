@@ -57,13 +57,13 @@ def make_bar(
       known: arrays of the market at this bar; `conversion` as (rate at the open, rate at the close).
 
     Raises:
-      Rejected: prices that are no bar, a time that is not later than the last, or a number that is missing,
-        not a number, or not known.
+      Rejected: prices or rates that are none, a time that is not later than the last, or a number that is
+        missing, not a number, or not known.
     """
-    _check_prices(prices, volume)
-    _check_time(last, time)
     given = dict(known)
     rates = given.get("conversion", (1.0, 1.0))
+    _check_numbers(prices, volume, rates)
+    _check_time(last, time)
     found = _worked_out(last, prices.close * rates[1], volume=volume, time=time) | given
     _check_known(found, given, names)
     row: dict[str, Any] = {name: found[name] for name in names - ALWAYS}
@@ -80,7 +80,7 @@ def make_bar(
     return Bar(strong, float(prices.open), float(prices.close), (float(rates[0]), float(rates[1])), time)
 
 
-def _check_prices(prices: Any, volume: float | None) -> None:
+def _check_numbers(prices: Any, volume: float | None, rates: Any) -> None:
     named = {name: getattr(prices, name) for name in ("open", "high", "low", "close")}
     wrong = [f"{name} is {price}" for name, price in named.items() if not 0.0 < price < math.inf]
     if not wrong and prices.low > min(prices.open, prices.close):
@@ -89,6 +89,8 @@ def _check_prices(prices: Any, volume: float | None) -> None:
         wrong.append(f"high {prices.high} is below open {prices.open} or close {prices.close}")
     if volume is not None and not 0.0 <= volume < math.inf:
         wrong.append(f"volume is {volume}")
+    if np.shape(rates) != (2,) or not all(0.0 < rate < math.inf for rate in rates):
+        wrong.append(f"conversion is {rates}: give two rates above 0")
     if wrong:
         raise Rejected(f"this is no bar: {'; '.join(wrong)}")
 
