@@ -180,7 +180,7 @@ def _market_of(env: EnvConfig, frame: pd.DataFrame, year: float) -> Market:
     inside = any(brackets) or _guarded(env) or _financed(env)
     arrays = {}
     if env.volatility_target is not None:
-        returns = jnp.asarray(frame["close"].pct_change().fillna(0.0).to_numpy(), jnp.float32)
+        returns = frame["close"].pct_change().fillna(0.0).to_numpy()
         arrays["scale"] = sizing.volatility_target(
             returns, target=env.volatility_target / year**0.5, window=env.volatility_window
         )

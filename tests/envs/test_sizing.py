@@ -1,5 +1,7 @@
 """Sizing rules against NumPy loops; nothing in them is later than its bar."""
 
+import tracemalloc
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -28,6 +30,40 @@ def test_the_kelly_cap_is_a_share_of_mean_over_variance():
 def test_a_market_that_does_not_move_gets_nothing():
     assert not np.asarray(sizing.volatility_target(jnp.zeros(50), target=0.01, window=5)).any()
     assert not np.asarray(sizing.kelly_cap(jnp.zeros(50), fraction=1.0, window=5)).any()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("growth", [0.03, -0.007])
+def test_constant_growth_does_not_vary(kind, growth):
+    prices = (100.0 * (1.0 + growth) ** np.arange(60)).astype(kind)
+    for returns in (np.full(60, growth, kind), jnp.full(60, growth), prices[1:] / prices[:-1] - kind(1)):
+        assert not np.asarray(sizing.volatility_target(returns, target=0.01, window=20)).any()
+        assert not np.asarray(sizing.kelly_cap(returns, fraction=0.5, window=20)).any()
+
+
+@pytest.mark.parametrize("window", [2, 7, 100, 299, 300])
+def test_moments_are_exact_beside_returns_a_million_times_as_large(window):
+    returns = RETURNS.astype(np.float64)
+    returns[100], returns[200:203] = 1e4, 0.0
+    mean, deviation = sizing._moments(returns, window)
+    seen = np.lib.stride_tricks.sliding_window_view(returns, window)
+    np.testing.assert_allclose(mean[window - 1 :], seen.mean(axis=1), rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(deviation[window - 1 :], seen.std(axis=1, ddof=1), rtol=1e-9, atol=1e-9)
+    assert not mean[: window - 1].any()
+    assert not deviation[: window - 1].any()
+
+
+def test_fewer_returns_than_the_window_size_nothing():
+    assert not np.asarray(sizing.volatility_target(RETURNS[:5], target=0.01, window=20)).any()
+
+
+def test_memory_grows_with_the_bars_and_not_with_the_window():
+    returns = np.random.default_rng(1).normal(size=100_000)
+    tracemalloc.start()
+    sizing.volatility_target(returns, target=0.01, window=1440)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * returns.nbytes
 
 
 def test_the_future_changes_nothing():
