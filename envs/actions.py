@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from envs.orders import LEVEL, MARKET, NOTHING
+from envs.orders import LEVEL, LIMIT, MARKET, NOTHING
 from envs.types import Actions, Order
 
 NO_BRACKET = (math.inf, math.inf, math.inf)
@@ -153,6 +153,11 @@ def _check(directions, sizes, orders, brackets) -> None:
         if not all(distance > 0 for distance in bracket)
     ]
     findings += [f"order {order} has an unknown kind" for order in orders if order[0] not in {0, 1, 2, 3}]
+    findings += [
+        f"order {order} has a limit beyond the close, which would fill at once and free of the costs of that"
+        for order in orders
+        if order[0] == LIMIT and order[1] < 0
+    ]
     if findings:
         raise ValueError("; ".join(findings))
 

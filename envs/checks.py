@@ -1,4 +1,10 @@
-"""Whether parameters have what they and the environment need; structure only, so nothing is computed."""
+"""Whether parameters have what they and the environment need.
+
+Structure is looked at whenever a program is traced; numbers only where they are known, outside of any `jit`.
+"""
+
+import jax
+import numpy as np
 
 from envs.types import Actions, EnvParams
 
@@ -51,5 +57,42 @@ def check_params(params: EnvParams, space: Actions, *, guarded: bool, max_latenc
         findings.append("limits are given: make the environment with guarded=True")
     if params.latency is not None and max_latency == 0:
         findings.append("latency is given: make the environment with the largest one as max_latency")
+    if params.order_bars is not None and not space.rests:
+        findings.append("order_bars is given, and no order of this action space rests")
+    daily = None if params.limits is None else _known(getattr(params.limits, "daily_loss", None))
+    if daily is not None and (daily < 1).any() and market.new_day is None:
+        findings.append("limits.daily_loss needs market.new_day, which is None; 1 is no limit of a day")
+    late = _known(params.latency)
+    if late is not None and max_latency and not ((late >= 0) & (late <= max_latency)).all():
+        findings.append(f"latency ({params.latency}) must be from 0 to max_latency ({max_latency})")
     if findings:
         raise ValueError("; ".join(findings))
+
+
+def check_windows(params: EnvParams, *, num_bars: int, episode_bars: int) -> None:
+    """Refuse a slice that is not among the bars or holds no window, where its ends are known.
+
+    Raises:
+      ValueError: every finding at once.
+    """
+    first, stop = _known(params.first), _known(params.stop)
+    if first is None or stop is None:
+        return
+    findings = []
+    if first < 0 or stop > num_bars:
+        findings.append(f"first ({first}) and stop ({stop}) must be a slice of the {num_bars} bars")
+    if stop - first <= episode_bars:
+        findings.append(
+            f"bars {first} … {stop - 1} hold no window of {episode_bars} steps: give more bars, or make the "
+            f"environment with episode_bars of at most {stop - first - 1}"
+        )
+    if findings:
+        raise ValueError("; ".join(findings))
+
+
+def _known(value) -> np.ndarray | None:
+    """`value` as an array, or None where it is absent or a program is being traced."""
+    try:
+        return None if value is None else np.asarray(value)
+    except jax.errors.TracerArrayConversionError:
+        return None

@@ -114,10 +114,10 @@ def working(resting: Ticket, new: Ticket, level: jax.Array) -> tuple[Ticket, jax
     """The ticket that works in this bar, and [] bool whether it asks for anything.
 
     An order that rests goes on resting when it is asked for again, or when nothing is asked for; asking for
-    the level one has withdraws it.
+    the level one has withdraws it. An order without a label is like no other.
     """
     asks, alive = new.order.asks, given(resting.left) > 0
-    keep = resting.order.label == new.order.label
+    keep = (resting.order.label == new.order.label) & (new.order.label != NO_LABEL)
     if asks is not None:
         keep = (asks == NOTHING) | (keep == (asks == LEVEL))
     keep = alive & keep

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs import ledger, rewards, risk_limits, terminations
+from envs.checks import check_windows
 from envs.fusion import materialise, total
 from envs.ledger import Account, Book
 from envs.portfolio_market import PortfolioMarket
@@ -172,6 +173,8 @@ def _limits(params: EnvParams) -> RiskLimits | None:
 
 
 def _draw(spec: Spec, key, shape, params: EnvParams) -> Draw:
+    check_params(params, spec.space.shape[0])
+    check_windows(params, num_bars=len(params.market.gap), episode_bars=spec.episode_bars)
     start_key, weights_key = jax.random.split(key)
     space, (num,) = spec.space, spec.space.shape
     start = jax.random.randint(start_key, shape[:1], params.first, params.stop - spec.episode_bars)

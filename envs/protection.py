@@ -53,7 +53,7 @@ class Closing(NamedTuple):
 
 def unprotected(price: jax.Array, sign: jax.Array, *, trails: bool) -> Protection:
     """A holding of `sign` [] entered at `price` [] with nothing to protect it."""
-    none = jnp.where(sign > 0, jnp.inf, -jnp.inf)
+    none = jnp.where(sign > 0, jnp.float32(jnp.inf), jnp.float32(-jnp.inf))
     held = Protection(entry=price, stop=-none, target=none)
     return held.replace(trail=jnp.full_like(price, jnp.inf), best=price) if trails else held
 

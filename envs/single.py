@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from envs import actions as spaces
 from envs import execution, ledger, limits, observations, orders, protection, rewards, terminations
 from envs.bar import State, due, play
-from envs.checks import check_params
+from envs.checks import check_params, check_windows
 from envs.masks import allowed
 from envs.orders import Ticket
 from envs.rewards import Played, Reward
@@ -122,6 +122,7 @@ def _mask(space: Actions, state: State, params: EnvParams):
 
 
 def _draw(spec: Spec, key, shape, params: EnvParams) -> Draw:
+    check_windows(params, num_bars=len(params.market.gap), episode_bars=spec.episode_bars)
     start_key, level_key = jax.random.split(key)
     space = spec.space
     start = jax.random.randint(start_key, shape[:1], params.first, params.stop - spec.episode_bars)

@@ -25,7 +25,16 @@ def vectorise(env: Env, *, num_groups: int, sharing: int = 1, varied: Sequence[s
       num_groups: G.
       sharing: S.
       varied: names of the parts of `EnvParams` whose leaves are [G, S], a value for every account.
+
+    Raises:
+      ValueError: no group, no account, or a name that is no part of `EnvParams`.
     """
+    unknown = [name for name in varied if name not in EnvParams.__dataclass_fields__]
+    if unknown or num_groups < 1 or sharing < 1:
+        raise ValueError(
+            f"num_groups ({num_groups}) and sharing ({sharing}) must be at least 1, and varied name parts of "
+            f"EnvParams, not {unknown}"
+        )
     shape = (num_groups, sharing)
     axis_of: Any = {name: 0 if name in varied else None for name in EnvParams.__dataclass_fields__}
     ours: Any = EnvParams(**axis_of)
@@ -229,15 +238,18 @@ def randomise(
       key: [] typed key.
       params: the true ones.
       shape: (G, S).
-      latency: (least, most) bars.
+      latency: (least, most) bars, from 0 on. No environment is known here: `most` must be within the
+        `max_latency` that it was made with.
       **ranges: (low, high) by name of a field of `Costs` that `params` has.
 
     Raises:
-      ValueError: a name that is no cost of `params`, or an empty range.
+      ValueError: a name that is no cost of `params`, an empty range, or a negative latency.
     """
     has = sorted(name for name, cost in vars(params.costs).items() if cost is not None)
     wrong = [f"{name} is no cost of these parameters" for name in ranges if name not in has]
     wrong += [f"{name}: {low} is above {high}" for name, (low, high) in ranges.items() if not low <= high]
+    if latency is not None and not 0 <= latency[0] <= latency[1]:
+        wrong.append(f"latency: {latency} is no range of bars from 0 on")
     if wrong:
         raise ValueError("; ".join(wrong))
     *keys, late = jax.random.split(key, len(has) + 1)
@@ -254,8 +266,12 @@ def randomise(
 
 
 def cheapen(params: EnvParams, share: jax.Array) -> EnvParams:
-    """`params` with every cost times `share` []: a curriculum from free trading to the true price of it."""
-    return params.replace(costs=jax.tree.map(lambda cost: cost * share, params.costs))
+    """`params` with every cost times `share` []: a curriculum from free trading to the true price of it.
+
+    A volume cap is no price and stays.
+    """
+    costs = jax.tree.map(lambda cost: cost * share, params.costs)
+    return params.replace(costs=costs.replace(volume_cap=params.costs.volume_cap))
 
 
 def _select(mask, chosen, other):

@@ -195,7 +195,7 @@ def draw_orders(generator, parts: frozenset[str], rules: np.ndarray, reach: np.n
         limit = far * generator.choice([-0.2, 0.0, 0.1, 0.3, 0.5, 0.8], shape)
         asked["kind"], asked["stop"] = kind, stop
         asked["limit"] = np.where(kind == STOP_LIMIT, limit - stop, limit)
-        asked["label"] = generator.integers(0, 3, shape)
+        asked["label"] = generator.integers(-1, 3, shape)  # -1: without one
     if "holds" in parts:
         silent = generator.choice([0.0, 0.5, 0.9], (shape[0], 1))
         asks = np.where(generator.random(shape) < silent, ASKS_NOTHING, ASKS_LEVEL)

@@ -83,11 +83,12 @@ def choose_order(play, k):
     if locked:
         which = asked + 1
     order = play.orders[which]
-    if order.asks == WITHDRAWS and working[0].label == order.label:
+    same_label = working[0].label == order.label and order.label >= 0
+    if order.asks == WITHDRAWS and same_label:
         working[0].bars = 0.0
     if order.asks != ASKS_LEVEL:
         return
-    if working[0].bars > 0 and working[0].label == order.label and not locked:
+    if working[0].bars > 0 and same_label and not locked:
         return
     same = order.level == account.level
     if account.cut == 1.0:  # then the account's level is a number that was worked out

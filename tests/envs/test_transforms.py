@@ -169,7 +169,13 @@ def test_every_account_plays_by_the_costs_and_latency_drawn_for_it():
 
 
 @pytest.mark.parametrize(
-    ("ranges", "match"), [({"impact": (0.0, 1.0)}, "impact is no cost"), ({"slippage": (1.0, 0.0)}, "above")]
+    ("ranges", "match"),
+    [
+        ({"impact": (0.0, 1.0)}, "impact is no cost"),
+        ({"slippage": (1.0, 0.0)}, "above"),
+        ({"latency": (-1, 2)}, r"latency: \(-1, 2\) is no range"),
+        ({"latency": (2, 1), "impact": (0.0, 1.0)}, r"impact is no cost.*; latency: \(2, 1\) is no range"),
+    ],
 )
 def test_refuses_to_randomise_what_is_not_there(ranges, match):
     with pytest.raises(ValueError, match=match):
