@@ -29,6 +29,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.adapters import LARGEST, Task, account_of, make_task
+from envs.adapters_options import fixed
 from envs.observations import dense
 from envs.transforms import vectorise
 from envs.types import Actions, Env, EnvParams, Fill, TimeStep
@@ -159,35 +160,25 @@ class _Accounts:
         self.action_space = action_space_of(task.env.actions)
         capital = task.params.capital
         self.capital = 1.0 if capital is None else float(capital)
-        fixed = {"lookback": task.lookback, "num": num}
-        self._begin = partial(_begin, task.env, **fixed)
-        self._advance = partial(_step, task.env, **fixed, again=again)
+        sizes = {"lookback": task.lookback, "num": num}
+        self._begin = partial(_begin, task.env, **sizes)
+        self._advance = partial(_step, task.env, **sizes, again=again)
         self._carry: Any = None
         self.view: Any = None
 
     def reset(self, generator: np.random.Generator, options: Mapping[str, Any] | None) -> None:
-        """Draw new starts from `generator`; `options` fix parts of the draw."""
+        """Draw new starts from `generator`; `options` fix parts of the draw.
+
+        Raises:
+          ValueError: every option that is not known or out of range.
+        """
         task = self.task
         draw_key, key = jax.random.split(jax.random.key(int(generator.integers(2**63))))
         drawn = _draw(task.env, draw_key, task.params, num=self.num)
-        drawn = drawn._replace(**self._fixed(drawn, options or {}))
+        space, length = task.env.actions, task.env.episode_bars
+        drawn = drawn._replace(**fixed(drawn, options or {}, space, task.params, episode_bars=length))
         state, view = self._begin(drawn, task.params, task.features)
         self._carry, self.view = (state, key), _copied(view)
-
-    def _fixed(self, drawn: Any, options: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The parts of the draw that `options` name, [N, …] or one for all, in the draw's shapes."""
-        unknown = sorted(set(options) - set(drawn._fields))
-        if unknown:
-            raise ValueError(f"options {unknown} are not known; there are {list(drawn._fields)}")
-        fixed = {}
-        for name, value in options.items():
-            leaf = getattr(drawn, name)
-            shape = leaf.shape[:1] + leaf.shape[2:]  # without the axis of accounts that share a clock
-            fixed[name] = np.broadcast_to(np.asarray(value, leaf.dtype), shape).reshape(leaf.shape)
-        first, last = int(self.task.params.first), int(self.task.params.stop) - 1 - self.task.env.episode_bars
-        if "start" in fixed and not ((first <= fixed["start"]) & (fixed["start"] <= last)).all():
-            raise ValueError(f"start must be between {first} and {last}, got {options['start']}")
-        return fixed
 
     def step(self, actions: Any) -> tuple[Played, View]:
         """What [N, …] `actions` did, and what was seen after them, before any new start."""
@@ -271,7 +262,8 @@ class GymnasiumEnv(gymnasium.Env):
     """One account as a `gymnasium.Env`.
 
     `reset(seed=…)` fixes the start and everything after it. `reset(options={"start": bar, "level": 0.0})`
-    fixes any part of the environment's draw, for an evaluation from a known bar.
+    fixes any part of the environment's draw, for an evaluation from a known bar. What is held at the start
+    must be nothing, or what the actions may ask for: one of their levels, else within their bounds.
     """
 
     metadata = _METADATA
@@ -293,7 +285,11 @@ class GymnasiumEnv(gymnasium.Env):
         self._ended = True
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
-        """The first observation [D] float32 of a new episode, and its info."""
+        """The first observation [D] float32 of a new episode, and its info.
+
+        Raises:
+          ValueError: every option that is not known or out of range.
+        """
         super().reset(seed=seed)
         self._accounts.reset(self.np_random, options)
         self._ended = False
