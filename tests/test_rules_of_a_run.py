@@ -9,13 +9,15 @@ import pytest
 from envs.single import Draw
 from envs.types import Order
 from ztb_jax import build
-from ztb_jax.config import resolve
+from ztb_jax.config import as_dict, layered, resolve
 from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs, make_market, make_market_data
 from ztb_jax.errors import ConfigError
 from ztb_jax.evaluation import compare
 from ztb_jax.evaluation.backtest import make_path_backtest, make_policy_backtest
 from ztb_jax.features import recipe
+from ztb_jax.runs import directory
+from ztb_jax.training.evaluate import saved_config
 
 SMALL = {
     "features.recipe": "returns",
@@ -164,8 +166,36 @@ def test_more_leverage_than_the_margin_allows_is_a_contradiction():
 
 
 @pytest.mark.parametrize(
+    ("flags", "remedy"),
+    [
+        ({"env.latency": 64, "env.episode_bars": 64}, r"env.latency \(64\) lets no order arrive"),
+        ({"env.latency": 100, "env.episode_bars": 64}, r"env.latency \(100\) lets no order arrive"),
+        ({"env.levels": (-2.0, 0.0, 1.0), "env.max_leverage": 1.5}, "raise it to 2 or keep levels within it"),
+    ],
+)
+def test_rules_that_undo_each_other_are_refused_with_the_remedy(flags, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        resolve(environ={}, flags=flags)
+
+
+def test_what_a_rule_leaves_to_do_is_no_contradiction():
+    resolve(environ={}, flags={"env.latency": 63, "env.episode_bars": 64})
+    resolve(environ={}, flags={"env.levels": (-2.0, 0.0, 2.0), "env.max_leverage": 2.0})
+    targets = {"env.levels": (0.0, 5.0), "env.max_leverage": 2.0, "env.volatility_target": 0.1}
+    resolve(environ={}, flags=targets)
+
+
+def test_a_run_of_a_combination_refused_since_is_still_judged(tmp_path):
+    old = layered(environ={}, flags={"env.loan_rate": 0.05, "env.volatility_window": 30})
+    run = directory.create(str(tmp_path), "old", as_dict(old))
+    assert saved_config(run) == old
+
+
+@pytest.mark.parametrize(
     ("flag", "value", "needed"),
     [
+        ("env.loan_rate", 0.05, {"env.levels": (0.0, 2.0)}),
+        ("env.loan_rate", 0.05, {"env.volatility_target": 0.2}),
         ("env.maintenance", 0.3, {"env.max_leverage": 2.0}),
         ("env.volatility_window", 30, {"env.volatility_slippage": 0.1}),
         ("env.risk_adjusted.sharpe_target", 1.0, {"env.reward": "risk_adjusted"}),

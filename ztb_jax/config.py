@@ -88,18 +88,41 @@ def contradictions(config: Config) -> list[str]:
         findings.append(f"data.train, data.validation and data.test add up to {total:.6g}: make it 1")
     if len(set(env.levels)) < max(2, len(env.levels)):
         findings.append(f"env.levels ({env.levels}) needs at least two levels and none twice")
-    if env.max_leverage is not None and env.max_leverage * env.maintenance >= 1.0:
+    return findings + _unplayable(env) + _unread(env)
+
+
+def _unplayable(env: EnvConfig) -> list[str]:
+    """Rules of the account that undo each other."""
+    findings = []
+    if env.latency >= env.episode_bars:
+        findings.append(
+            f"env.latency ({env.latency}) lets no order arrive within env.episode_bars ({env.episode_bars}): "
+            "keep it below"
+        )
+    if env.max_leverage is None:
+        return findings
+    if env.max_leverage * env.maintenance >= 1.0:
         findings.append(
             f"env.max_leverage ({env.max_leverage}) meets env.maintenance ({env.maintenance}) at once: "
             f"keep it below {1.0 / env.maintenance:.6g}"
         )
-    return findings + _unread(env)
+    largest = max(map(abs, env.levels), default=0.0)
+    if env.volatility_target is None and env.max_leverage < largest:
+        findings.append(
+            f"env.max_leverage ({env.max_leverage}) cuts env.levels ({env.levels}) off, so that actions become "
+            f"equal: raise it to {largest:g} or keep levels within it"
+        )
+    return findings
 
 
 def _unread(env: EnvConfig) -> list[str]:
     """Settings that were changed and that nothing would read."""
     readers = {
         "maintenance": ("env.max_leverage", env.max_leverage),
+        "loan_rate": (
+            "a level above 1 in env.levels or env.volatility_target",
+            env.volatility_target or max(env.levels, default=0.0) > 1.0,
+        ),
         "volatility_window": (
             "env.volatility_target or env.volatility_slippage",
             env.volatility_target or env.volatility_slippage,

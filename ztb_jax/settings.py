@@ -112,7 +112,7 @@ class EnvConfig:
     volatility_slippage: NonNegative = 0.0
     """Further adverse fill distance in deviations of a bar, measured over volatility_window."""
     latency: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Whole bars that an order arrives late."""
+    """Whole bars that an order arrives late; fewer than episode_bars."""
     stop_loss: Share | None = None
     """Distance of a protective stop from every fill, as a fraction of its price."""
     take_profit: Distance | None = None
@@ -126,13 +126,13 @@ class EnvConfig:
     volatility_window: Annotated[int, Field(ge=2, le=10**6)] = 20
     """Bars that deviations are measured over."""
     max_leverage: Distance | None = None
-    """Largest exposure that the margin allows; setting it brings margin calls inside the bar."""
+    """Largest exposure that the margin allows, no less than any level; brings margin calls inside the bar."""
     maintenance: Share = 0.25
     """Equity over the holding's value at which a margin call closes it; needs max_leverage."""
     borrow_rate: NonNegative = 0.0
     """Annual rate on the value of a short holding."""
     loan_rate: NonNegative = 0.0
-    """Annual rate on what a long holding exceeds the equity by."""
+    """Annual rate on what a long holding exceeds the equity by; needs a level above 1 or a volatility_target."""
     cash_rate: NonNegative = 0.0
     """Annual rate earned on equity that is not invested."""
     daily_loss: Share | None = None

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ztb_jax import build
-from ztb_jax.config import Config, as_dict, resolve
+from ztb_jax.config import Config, as_dict, layered
 from ztb_jax.data.cache import default_cache_dir
 from ztb_jax.data.frame import content_hash
 from ztb_jax.data.load import SYNTHETIC, load_bars
@@ -41,9 +41,12 @@ def load_frame(config: Config) -> pd.DataFrame:
 
 
 def saved_config(run: directory.RunDirectory, *, cache_dir: str | None = None) -> Config:
-    """The configuration that `run` was made with; its prices may by now be in another `cache_dir`."""
+    """The configuration that `run` was made with; its prices may by now be in another `cache_dir`.
+
+    What contradicts itself was settled when the run was made, so that no later rule locks a run out.
+    """
     flags = {} if cache_dir is None else {"data.cache_dir": cache_dir}
-    return resolve(file=run.config, environ={}, flags=flags)
+    return layered(file=run.config, environ={}, flags=flags)
 
 
 def backtest_of(config: Config, prepared: build.Prepared, name: str):
