@@ -68,8 +68,10 @@ def make_market(
       **arrays: [N] half_spread, tradable, funding, scale or cap, as `envs.types.Market` defines them.
 
     Raises:
-      ValueError: an array of another length, or of a name that a market does not have.
+      ValueError: a column that is missing, prices that are not positive and finite, stamps that do not rise,
+        an array of another length, or of a name that a market does not have; all findings at once.
     """
+    _check_frame(frame, inside=inside)
     opened, closed = frame["open"].to_numpy(np.float64), frame["close"].to_numpy(np.float64)
     _check_arrays(arrays, len(frame))
     market = Market(gap=_f32(_gap(opened, closed)), body=_f32(closed / opened - 1.0))
@@ -93,6 +95,20 @@ def make_market(
         years=_f32(seconds / SECONDS_PER_YEAR),
         new_day=jnp.asarray(np.diff(stamps.normalize().asi8, prepend=-1) != 0),
     )
+
+
+def _check_frame(frame: pd.DataFrame, *, inside: bool) -> None:
+    names = ["open", "high", "low", "close"] if inside else ["open", "close"]
+    wrong = [f"there is no column {name}" for name in (*names, *["volume"] * inside) if name not in frame]
+    for name in names:
+        prices = frame[name].to_numpy(np.float64) if name in frame else np.ones(1)
+        bad = np.flatnonzero(~(np.isfinite(prices) & (prices > 0)))
+        if bad.size:
+            wrong.append(f"{name} of bar {bad[0]} is {prices[bad[0]]}: prices must be positive and finite")
+    if inside and not frame.index.is_monotonic_increasing:
+        wrong.append("the stamps do not rise: sort the bars in time")
+    if wrong:
+        raise ValueError("; ".join(wrong))
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], num_bars: int) -> None:
@@ -185,21 +201,29 @@ def make_market_data(
       **rules: the optional fields of `envs.types.EnvParams`: margin, financing, limits, lots, ….
 
     Raises:
-      ValueError: the first windows reach before the data, or hold a number that is not finite.
+      ValueError: features or a market of another length than the bars, a slice that is not among them, first
+        windows that reach before the data, or that hold a number that is not finite.
     """
     stop = len(frame) if stop is None else stop
     begin = start - (lookback - 1)
+    whole = make_market(frame) if market is None else market
+    if not len(features) == len(whole.gap) == len(frame):
+        raise ValueError(
+            f"{len(frame)} bars need a row of features each, and a market of as many, not {len(features)} "
+            f"and {len(whole.gap)}: give features of all bars, also of those before start"
+        )
     if begin < 0:
         raise ValueError(
             f"bar {start} has no {lookback - 1} bars before it: start the slice at {lookback - 1}"
         )
+    if not start < stop <= len(frame):
+        raise ValueError(f"[{start}, {stop}) is no slice of {len(frame)} bars")
     rows = np.asarray(features[begin:stop], np.float32)
     if not np.isfinite(rows).all():
         bad = begin + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise ValueError(f"features of bar {bad} are not finite: start the slice after the warm-up")
     closed = frame["close"].to_numpy(np.float64)[begin:stop]
     spread = float(np.diff(np.log(closed)).std())
-    whole = make_market(frame) if market is None else market
     return MarketData(
         features=jnp.asarray(rows),
         env_params=EnvParams(
