@@ -193,3 +193,22 @@ def test_refuses_data_that_do_not_fit():
         joint({"episode_length": 1000})
     with pytest.raises(DataError, match="has every feature"):
         single(data={"EURUSD": FRAMES["EURUSD"][:10]})
+
+
+@pytest.mark.parametrize("make", [single, meta, joint], ids=lambda make: make.__name__)
+def test_refuses_bars_that_are_none_all_at_once(make):
+    broken = FRAMES["EURUSD"].copy()
+    broken.iloc[100, broken.columns.get_loc("high")] = broken["low"].iloc[100] * 0.9
+    broken.iloc[110, broken.columns.get_loc("open")] = broken["high"].iloc[110] * 1.1
+    broken.iloc[120, broken.columns.get_loc("close")] = -5.0
+    with pytest.raises(DataError) as error:
+        make(data={**FRAMES, "EURUSD": broken})
+    for row, rule in ((100, "a high below the low"), (110, "open or close outside"), (120, "price of zero")):
+        told = [line for line in error.value.findings if f"row {row} " in line and rule in line]
+        assert len(told) == 1, (rule, error.value.findings)
+        assert told[0].startswith("EURUSD: ")
+    slack = FRAMES["EURUSD"].assign(high=FRAMES["EURUSD"]["high"] * (1 - 1e-8))
+    make(data={**FRAMES, "EURUSD": slack}).reset(seed=0)
+    swapped = {name: frame.rename(columns={"high": "low", "low": "high"}) for name, frame in FRAMES.items()}
+    with pytest.raises(DataError, match=r"EURUSD: 1\d\d of 140 rows have a high below the low"):
+        make(data=swapped)

@@ -72,6 +72,19 @@ def check(frame: pd.DataFrame, *, timeframe: str, rows: np.ndarray | None = None
     return findings
 
 
+def broken_bars(frame: pd.DataFrame) -> list[str]:
+    """What makes bars unfit to be played, however few they are; empty where they can be.
+
+    Missing columns and an index that holds no times are another's to find.
+    """
+    if not isinstance(frame.index, pd.DatetimeIndex):
+        return []
+    bars, places = frame[[name for name in COLUMNS if name in frame]], np.arange(len(frame))
+    marks = {rule: np.flatnonzero(RULES[rule].marks(bars, "")) for rule in RULES if rule != "stub_session"}
+    found = [_finding(rule, bars, marked, places) for rule, marked in marks.items() if marked.size]
+    return [f"{finding.message} Correct or drop them." for finding in found]
+
+
 def mark(frame: pd.DataFrame, rule: str, *, timeframe: str) -> np.ndarray:
     """[T] bool, the rows that break a droppable rule.
 

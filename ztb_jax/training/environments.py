@@ -31,6 +31,7 @@ from envs.specialists import MTQUANT, Partition, make_partition
 from envs.types import EnvParams
 from ztb_jax.data.align import Aligned, align
 from ztb_jax.data.market import MarketData, make_costs, make_market
+from ztb_jax.data.validate import broken_bars
 from ztb_jax.errors import ConfigError, DataError
 from ztb_jax.features.recipe import compute
 from ztb_jax.settings import STRICT, Bars, Distance, Fraction, Share, Text
@@ -284,10 +285,15 @@ class _Ready(NamedTuple):
 
 
 def _frames(data: Mapping[str, pd.DataFrame], names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The frames of `names`; what is wrong with any of their bars is found at once."""
     lacking = [name for name in names if name not in data]
     if lacking:
         raise DataError(f"there is no frame of {', '.join(lacking)}; there are {', '.join(data) or 'none'}")
-    return {name: data[name] for name in names}
+    frames = {name: data[name] for name in names}
+    wrong = [f"{name}: {finding}" for name, frame in frames.items() for finding in broken_bars(frame)]
+    if wrong:
+        raise DataError(wrong)
+    return frames
 
 
 def _first_known(features: np.ndarray, lookback: int, *, at_least: int) -> int:
