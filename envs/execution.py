@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from envs.fusion import materialise
-from envs.ledger import Book
+from envs.ledger import MAX_LOSS, Book
 from envs.types import EnvParams, Fill, Market, given
+
+_NORMAL = (1e-30, 1e30)  # float32 holds these and their products with prices; beyond, lots would be 0 / 0
 
 
 class Venue(NamedTuple):
@@ -28,7 +30,7 @@ class Venue(NamedTuple):
 
 def money_of(log_equity: jax.Array, params: EnvParams) -> jax.Array | None:
     """[] equity in account currency, or None without a starting capital."""
-    return None if params.capital is None else params.capital * jnp.exp(log_equity)
+    return None if params.capital is None else jnp.clip(params.capital * jnp.exp(log_equity), *_NORMAL)
 
 
 def sized(level: jax.Array, market: Market, params: EnvParams, bar: jax.Array) -> jax.Array:
@@ -47,7 +49,7 @@ def lot_value(venue: Venue, price: jax.Array) -> jax.Array:
     value = given(venue.params.lots).size * price
     if venue.now.conversion is not None:
         value = value * venue.now.conversion.rate
-    return value / given(venue.money)
+    return jnp.clip(value / given(venue.money), *_NORMAL)
 
 
 def trade_to(
@@ -152,7 +154,10 @@ def _quantity(book: Book, exposure: jax.Array, venue: Venue, price):
 
 
 def _edge(notional: jax.Array, venue: Venue) -> jax.Array:
-    """[] how much worse than the price a taker's fill is, as a fraction."""
+    """[] how much worse than the price a taker's fill is, as a fraction: at most `MAX_LOSS`, either side.
+
+    So that a sale still brings something, and a buy on mirrored prices costs the same.
+    """
     costs, now = venue.params.costs, venue.now
     edge = costs.half_spread + costs.slippage
     if now.half_spread is not None:
@@ -160,7 +165,8 @@ def _edge(notional: jax.Array, venue: Venue) -> jax.Array:
     if costs.volatility_slippage is not None:
         edge += costs.volatility_slippage * given(now.volatility)
     if costs.impact is not None:
-        depth = given(now.depth)
-        share = notional * given(venue.money) / jnp.where(depth > 0, depth, jnp.inf)
-        edge += costs.impact * given(now.volatility) * jnp.sqrt(share)
-    return edge
+        # Without depth only closing trades come here, and the root has no bound.
+        depth, impact = given(now.depth), costs.impact * given(now.volatility)
+        share = notional * given(venue.money) / jnp.where(depth > 0, depth, 1.0)
+        edge += jnp.where(depth > 0, impact * jnp.sqrt(share), jnp.where(impact > 0, MAX_LOSS, 0.0))
+    return jnp.minimum(edge, MAX_LOSS)

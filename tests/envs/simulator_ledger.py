@@ -15,6 +15,7 @@ MARKET, LIMIT, STOP, STOP_LIMIT = 0, 1, 2, 3
 ASKS_LEVEL, ASKS_NOTHING, WITHDRAWS = 0, 1, 2
 NONE, BY_STOP, BY_TARGET, BY_TRAIL, BY_LIQUIDATION = 0, 1, 2, 3, 4
 NEAR = 3e-6
+MAX_EDGE = 0.99
 MAX_FLIPS = 8
 
 # What is told of a bar. A fill and an exit are four columns: side and size, cost, fee, price.
@@ -167,7 +168,10 @@ def execute(play, b, units, resting, column):
     if not resting:
         worse = rules.half_spread + bars[b].half_spread + rules.slippage
         worse += rules.volatility_slippage * bars[b].volatility
-        worse += rules.impact * bars[b].volatility * math.sqrt(traded / bars[b].depth)
+        impact = rules.impact * bars[b].volatility
+        if impact > 0:
+            worse += impact * math.sqrt(traded / bars[b].depth) if bars[b].depth > 0 else MAX_EDGE
+        worse = min(worse, MAX_EDGE)
         rate = rules.fee_rate
     paid = middle * (1.0 + sign(units) * worse)
     fee = rate * size * paid * account.rate
