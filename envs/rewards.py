@@ -122,7 +122,8 @@ def differential_sharpe(*, decay: float = 0.01, floor: float = 1e-8) -> Reward:
 
     Args:
       decay: weight of the newest return.
-      floor: variance below which the ratio is not defined.
+      floor: variance below which the ratio is not defined; the default suits daily bars at full size. Give
+        decay x the variance of a full-size bar for another market, or the ratio stays 0 or starts huge.
 
     Source: Moody and Saffell 2001, Learning to trade via direct reinforcement.
     """
@@ -147,7 +148,7 @@ def differential_sortino(*, decay: float = 0.01, floor: float = 1e-8) -> Reward:
 
     Args:
       decay: weight of the newest return.
-      floor: squared loss below which the ratio is not defined.
+      floor: squared loss below which the ratio is not defined; as in `differential_sharpe`.
 
     Source: Moody and Saffell 2001, equation for the differential downside deviation ratio.
     """

@@ -4,6 +4,7 @@ import math
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from envs.single import Draw
@@ -12,7 +13,7 @@ from ztb_jax import build
 from ztb_jax.config import as_dict, layered, resolve
 from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs, make_market, make_market_data
-from ztb_jax.errors import ConfigError
+from ztb_jax.errors import ConfigError, DataError
 from ztb_jax.evaluation import compare
 from ztb_jax.evaluation.backtest import make_path_backtest, make_policy_backtest
 from ztb_jax.features import recipe
@@ -48,6 +49,7 @@ RULES = {
     "env.volatility_slippage": 0.1,
     "env.reward": "differential_sortino",
 }
+FREE = {"env.fee_rate": 0.0, "env.half_spread": 0.0, "env.slippage": 0.0}
 FRAME = synthetic.gbm(1, 1500)
 
 
@@ -77,15 +79,15 @@ def test_the_volatility_target_is_annual():
     scale = np.asarray(data.slices["train"].env_params.market.scale)
     returns = FRAME["close"].pct_change().to_numpy()
     bar = stop - 1
-    annual = returns[bar - 49 : bar + 1].std(ddof=1) * math.sqrt(data.bars_per_year)
+    annual = returns[bar - 49 : bar + 1].std(ddof=1) * math.sqrt(data.measured.bars_per_year)
     assert scale[-1] == pytest.approx(0.2 / annual, rel=1e-4)
 
 
 def test_a_run_with_every_rule_trains_and_tells_every_fill():
     config = resolve(environ={}, flags=SMALL | RULES)
     data = prepared(config)
-    env = build.make_environment(config)
-    learner = build.make_learner(config, num_features=1)
+    env = build.make_environment(config, measured=data.measured)
+    learner = build.make_learner(config, num_features=1, measured=data.measured)
     state = jax.jit(learner.init)(jax.random.key(0), data.slices["train"])
     state, metrics = jax.jit(learner.step)(state, data.slices["train"])
     assert all(np.isfinite(np.asarray(value)).all() for value in metrics.values())
@@ -117,9 +119,9 @@ def test_the_risk_adjusted_reward_has_the_weights_of_the_settings_and_the_market
     }
     config = resolve(environ={}, flags=flags)
     data = prepared(config)
-    year = data.bars_per_year
+    year = data.measured.bars_per_year
     growth, adjusted = (
-        rewards_of(build.make_environment(resolve(environ={}, flags=one), bars_per_year=year), data)
+        rewards_of(build.make_environment(resolve(environ={}, flags=one), measured=data.measured), data)
         for one in (SMALL, flags)
     )
     gains, costs = np.expm1(growth["reward"]), growth["cost"]
@@ -136,11 +138,60 @@ def test_the_risk_adjusted_reward_has_the_weights_of_the_settings_and_the_market
     assert np.abs(adjusted["reward"] - growth["reward"]).max() > 1e-4
 
 
-def rewards_of(env, data):
-    """Rewards and costs of 64 bars with levels that change."""
+@pytest.mark.parametrize(
+    ("reward", "volatility", "more"),
+    [
+        ("differential_sharpe", 2e-5, {}),
+        ("differential_sharpe", 0.01, {"env.levels": (-0.1, 0.0, 0.1)}),
+        ("differential_sortino", 2e-4, {}),
+        ("differential_sortino", 0.01, {"env.volatility_target": 0.1}),
+    ],
+)
+def test_a_ratio_is_of_order_one_on_bars_of_every_length(reward, volatility, more):
+    config = resolve(environ={}, flags=SMALL | FREE | {"env.reward": reward} | more)
+    frame = synthetic.gbm(1, 1500, volatility=volatility)
+    data = build.prepare(config, frame, recipe.compute("returns", frame))
+    env = build.make_environment(config, measured=data.measured)
+    rewards = rewards_of(env, data, np.random.default_rng(0).choice(config.env.levels, 500))["reward"]
+    learnt = rewards * float(data.slices["train"].reward_scale)
+    assert 0.3 < np.sqrt(np.square(learnt).mean()) < 5.0
+    assert np.count_nonzero(learnt) > 450
+
+
+def test_a_volatility_target_is_played_only_where_the_deviation_is_known():
+    flags = SMALL | {"env.volatility_target": 0.2, "env.volatility_window": 400}
+    data = prepared(resolve(environ={}, flags=flags))
+    assert data.split.train[0] == 400
+    for one in data.slices.values():
+        assert (np.asarray(one.env_params.market.scale)[one.lookback - 1 :] > 0).all()
+    env = build.make_environment(resolve(environ={}, flags=flags))
+    traces = compare.play_baselines(data.slices["train"], env, seed=0)
+    assert np.abs(traces["buy_and_hold"].exposure[1:]).min() > 0
+    with pytest.raises(DataError, match=r"env.volatility_window \(1400\) leaves 100 of 1500 bars"):
+        prepared(resolve(environ={}, flags=flags | {"env.volatility_window": 1400}))
+
+
+def test_later_stamps_change_nothing_before():
+    """A calendar that thins out later is not known to what is played before."""
+    config = resolve(environ={}, flags=SMALL | {"env.volatility_target": 0.2, "env.borrow_rate": 0.01})
+    one = build.prepare(config, FRAME, recipe.compute("returns", FRAME))
+    for name in ("train", "validation"):
+        stop = getattr(one.split, name)[1]
+        moved = FRAME.copy()
+        later = pd.to_timedelta(np.maximum(np.arange(len(FRAME)) - stop + 1, 0), unit="D")
+        moved.index = (FRAME.index + later).rename("time")
+        other = build.prepare(config, moved, recipe.compute("returns", moved))
+        jax.tree.map(np.testing.assert_array_equal, one.slices[name], other.slices[name])
+        assert one.measured == other.measured
+        assert one.bars_per_year != other.bars_per_year
+
+
+def rewards_of(env, data, levels=None):
+    """Rewards and costs of the first bars with levels that change."""
     params = data.slices["train"].env_params
     state = env.begin(Draw(params.first, np.float32(0)), params)
-    levels = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 64).astype(np.float32)
+    levels = np.random.default_rng(0).choice([-1.0, 0.0, 1.0], 64) if levels is None else levels
+    levels = levels.astype(np.float32)
 
     def step(state, level):
         state, out = env.advance(state, Order(level=level), params)
@@ -154,7 +205,7 @@ def test_annual_targets_need_to_know_the_year():
     with pytest.raises(ValueError, match="bars_per_year"):
         build.make_environment(config)
     data = prepared(config)
-    learner = build.make_learner(config, num_features=1, bars_per_year=data.bars_per_year)
+    learner = build.make_learner(config, num_features=1, measured=data.measured)
     state = jax.jit(learner.init)(jax.random.key(0), data.slices["train"])
     _, metrics = jax.jit(learner.step)(state, data.slices["train"])
     assert np.isfinite(float(metrics["reward"]))

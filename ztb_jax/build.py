@@ -25,11 +25,24 @@ from ztb_jax.policies.policy import Policy, make_policy
 from ztb_jax.ppo.learner import make_ppo
 from ztb_jax.settings import EnvConfig
 
-REWARDS = {
-    "log_return": rewards.log_return,
+# A return over the account's own deviation: of order one on every market, with no unit to take away.
+RATIOS = {
     "differential_sharpe": rewards.differential_sharpe,
     "differential_sortino": rewards.differential_sortino,
 }
+RATIO_DECAY = 0.01
+
+
+class Measured(NamedTuple):
+    """What environments are built from beside the settings, all of the train slice.
+
+    Attributes:
+      bars_per_year: from the slice's own stamps.
+      deviation: of the slice's close-to-close log returns; 1 where none varies.
+    """
+
+    bars_per_year: float
+    deviation: float
 
 
 class Prepared(NamedTuple):
@@ -40,7 +53,8 @@ class Prepared(NamedTuple):
       split: the slices in bars of `frame`.
       slices: "train", "validation" and "test" as arrays.
       num_features: F.
-      bars_per_year: from the instrument's own stamps.
+      bars_per_year: from the instrument's own stamps, of every bar; what reports annualise by.
+      measured: what environments are built from.
     """
 
     frame: pd.DataFrame
@@ -48,16 +62,19 @@ class Prepared(NamedTuple):
     slices: dict[str, MarketData]
     num_features: int
     bars_per_year: float
+    measured: Measured
 
 
 def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared:
     """Cut `frame` and its features into slices; the scaling is fitted on the train slice alone.
 
+    Slices begin where a whole window of features and, with a volatility target, of returns is known.
+
     Raises:
-      DataError: the warm-up leaves nothing, a feature is not finite, or a slice is shorter than a window.
+      DataError: the warm-up leaves nothing, a feature is not finite, or a slice is shorter than an episode.
     """
     lookback, episode = config.features.lookback, config.env.episode_bars
-    first = _first_observable(features, lookback)
+    first = _first_playable(config, features)
     cut = split(
         len(frame),
         first=first,
@@ -79,8 +96,8 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
         features.values, features.valid, start - lookback + 1, stop, limit=config.features.limit
     )
     scaled = scaler.apply(features.values)
-    year = bars_per_year(pd.DatetimeIndex(frame.index))
-    market, rules = _market_of(config.env, frame, year), _rules_of(config.env)
+    measured = _measured(frame.iloc[start:stop])
+    market, rules = _market_of(config.env, frame, measured.bars_per_year), _rules_of(config.env)
     slices = {
         name: make_market_data(
             frame,
@@ -95,12 +112,15 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
         )
         for name, (start, stop) in cut._asdict().items()
     }
-    return Prepared(frame, cut, slices, features.values.shape[1], year)
+    if config.env.reward in RATIOS:
+        slices = {name: data.replace(reward_scale=jnp.float32(1.0)) for name, data in slices.items()}
+    year = bars_per_year(pd.DatetimeIndex(frame.index))
+    return Prepared(frame, cut, slices, features.values.shape[1], year, measured)
 
 
-def make_environment(config: Config, *, bars_per_year: float | None = None) -> Env:
-    """The environment of a configuration; annual targets in its reward need `bars_per_year` of the market."""
-    return _environment(config.env, _reward_of(config.env, bars_per_year))
+def make_environment(config: Config, *, measured: Measured | None = None) -> Env:
+    """The environment of a configuration; rewards other than log_return need what `prepare` measured."""
+    return _environment(config.env, _reward_of(config.env, measured))
 
 
 def _environment(env: EnvConfig, reward: Reward | None) -> Env:
@@ -131,11 +151,11 @@ def make_network(config: Config, *, num_features: int) -> Policy:
     )
 
 
-def make_learner(config: Config, *, num_features: int, bars_per_year: float | None = None) -> Learner:
+def make_learner(config: Config, *, num_features: int, measured: Measured | None = None) -> Learner:
     """The learner of a configuration, behind a gate that stops it at the first number that is not finite."""
     ppo = config.ppo
     learner = make_ppo(
-        make_environment(config, bars_per_year=bars_per_year),
+        make_environment(config, measured=measured),
         make_network(config, num_features=num_features),
         num_accounts=ppo.num_accounts,
         rollout_bars=ppo.rollout_bars,
@@ -156,12 +176,35 @@ def make_learner(config: Config, *, num_features: int, bars_per_year: float | No
     return gates.gated(learner, gates.finite("loss", "reward", "grad_norm", "param_norm"))
 
 
-def _reward_of(env: EnvConfig, bars_per_year: float | None) -> Reward:
-    if env.reward != "risk_adjusted":
-        return REWARDS[env.reward]()
-    if bars_per_year is None:
-        raise ValueError("env.reward risk_adjusted has annual targets: give bars_per_year, of `prepare`")
-    return rewards.risk_adjusted(bars_per_year=bars_per_year, **dataclasses.asdict(env.risk_adjusted))
+def _measured(bars: pd.DataFrame) -> Measured:
+    deviation = float(np.diff(np.log(bars["close"].to_numpy(np.float64))).std())
+    return Measured(bars_per_year(pd.DatetimeIndex(bars.index)), deviation if deviation > 0 else 1.0)
+
+
+def _reward_of(env: EnvConfig, measured: Measured | None) -> Reward:
+    if env.reward == "log_return":
+        return rewards.log_return()
+    if measured is None:
+        raise ValueError(
+            f"env.reward {env.reward} is built from bars_per_year and the deviation of a bar: give "
+            "`measured`, of `prepare`"
+        )
+    if env.reward in RATIOS:
+        # What one ordinary bar at full size leaves in the moments. With less, the first bars of an episode
+        # are divided by next to nothing: a floor of a hundredth of it makes rewards ten times as large.
+        floor = RATIO_DECAY * _full_deviation(env, measured) ** 2
+        return RATIOS[env.reward](decay=RATIO_DECAY, floor=floor)
+    targets = dataclasses.asdict(env.risk_adjusted)
+    return rewards.risk_adjusted(bars_per_year=measured.bars_per_year, **targets)
+
+
+def _full_deviation(env: EnvConfig, measured: Measured) -> float:
+    """The deviation of a bar's return at the largest exposure that the settings ask for and allow."""
+    one = measured.deviation
+    if env.volatility_target is not None:
+        one = env.volatility_target / measured.bars_per_year**0.5
+    caps = (cap for cap in (env.max_position, env.max_leverage) if cap is not None)
+    return min(max(map(abs, env.levels)) * one, *(cap * measured.deviation for cap in caps), math.inf)
 
 
 def _guarded(env: EnvConfig) -> bool:
@@ -218,6 +261,21 @@ def num_windows(config: Config) -> int:
 def window_env_steps(config: Config) -> int:
     """Environment steps in one window."""
     return config.ppo.num_accounts * config.ppo.rollout_bars * config.run.window_updates
+
+
+def _first_playable(config: Config, features: Features) -> int:
+    """The first bar whose observation and size are known."""
+    first, env = _first_observable(features, config.features.lookback), config.env
+    window = 0 if env.volatility_target is None else env.volatility_window
+    num_bars = len(features.valid)
+    needed = 3 * (env.episode_bars + 1) + 2 * config.data.embargo_bars
+    if window > first and num_bars - window < needed:
+        raise DataError(
+            f"env.volatility_window ({window}) leaves {max(num_bars - window, 0)} of {num_bars} bars with a "
+            f"size, and three slices of an episode need {needed}: lower env.volatility_window or give more "
+            "bars"
+        )
+    return max(first, window)
 
 
 def _first_observable(features: Features, lookback: int) -> int:

@@ -109,8 +109,8 @@ def _unplayable(env: EnvConfig) -> list[str]:
     largest = max(map(abs, env.levels), default=0.0)
     if env.volatility_target is None and env.max_leverage < largest:
         findings.append(
-            f"env.max_leverage ({env.max_leverage}) cuts env.levels ({env.levels}) off, so that actions become "
-            f"equal: raise it to {largest:g} or keep levels within it"
+            f"env.max_leverage ({env.max_leverage}) cuts env.levels ({env.levels}) off, so that actions "
+            f"become equal: raise it to {largest:g} or keep levels within it"
         )
     return findings
 

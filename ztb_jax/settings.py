@@ -124,15 +124,15 @@ class EnvConfig:
     volatility_target: Distance | None = None
     """Annual deviation that a level of 1 is scaled to; without it a level is an exposure."""
     volatility_window: Annotated[int, Field(ge=2, le=10**6)] = 20
-    """Bars that deviations are measured over."""
+    """Bars that deviations are measured over; with volatility_target the slices begin after them."""
     max_leverage: Distance | None = None
-    """Largest exposure that the margin allows, no less than any level; brings margin calls inside the bar."""
+    """Largest exposure that the margin allows, no level above it; brings margin calls inside the bar."""
     maintenance: Share = 0.25
     """Equity over the holding's value at which a margin call closes it; needs max_leverage."""
     borrow_rate: NonNegative = 0.0
     """Annual rate on the value of a short holding."""
     loan_rate: NonNegative = 0.0
-    """Annual rate on what a long holding exceeds the equity by; needs a level above 1 or a volatility_target."""
+    """Annual rate on what a long holding exceeds the equity by (levels above 1, or volatility_target)."""
     cash_rate: NonNegative = 0.0
     """Annual rate earned on equity that is not invested."""
     daily_loss: Share | None = None

@@ -52,7 +52,7 @@ def saved_config(run: directory.RunDirectory, *, cache_dir: str | None = None) -
 def backtest_of(config: Config, prepared: build.Prepared, name: str):
     """(params) -> Trace of the deterministic policy on the slice `name`."""
     policy = build.make_network(config, num_features=prepared.num_features)
-    run = make_policy_backtest(policy, build.make_environment(config, bars_per_year=prepared.bars_per_year))
+    run = make_policy_backtest(policy, build.make_environment(config, measured=prepared.measured))
     return lambda params: jax.device_get(run(params, prepared.slices[name]))
 
 
@@ -115,7 +115,7 @@ def judge_prepared(
     params, counters = checkpoint.load_best(run.checkpoints, like)
     data = prepared.slices[slice_name]
     traces = {"policy": backtest_of(config, prepared, slice_name)(params)}
-    env = build.make_environment(config, bars_per_year=prepared.bars_per_year)
+    env = build.make_environment(config, measured=prepared.measured)
     traces |= compare.play_baselines(data, env, seed=config.seed)
     gap, _ = compare.bars_of(data)
     accounts = {name: compare.account_of(trace, gap) for name, trace in traces.items()}

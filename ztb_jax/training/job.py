@@ -241,9 +241,7 @@ class _Windows:
 
 def _train(config, prepared, run, reporter, stop: StopRequest) -> str | None:
     """Train to the end or until something stops it; every checkpoint is durable on return."""
-    learner = build.make_learner(
-        config, num_features=prepared.num_features, bars_per_year=prepared.bars_per_year
-    )
+    learner = build.make_learner(config, num_features=prepared.num_features, measured=prepared.measured)
     data = prepared.slices["train"]
     reporter.phase("compile", f"{config.ppo.num_accounts:,} accounts on {jax.default_backend()}")
     state = loop.initialise(learner, config.seed, data)
