@@ -165,8 +165,8 @@ def _edge(notional: jax.Array, venue: Venue) -> jax.Array:
     if costs.volatility_slippage is not None:
         edge += costs.volatility_slippage * given(now.volatility)
     if costs.impact is not None:
-        # Without depth only closing trades come here, and the root has no bound.
-        depth, impact = given(now.depth), costs.impact * given(now.volatility)
-        share = notional * given(venue.money) / jnp.where(depth > 0, depth, 1.0)
-        edge += jnp.where(depth > 0, impact * jnp.sqrt(share), jnp.where(impact > 0, MAX_LOSS, 0.0))
+        # Without depth only closing trades come here: each counts as all the volume that there was.
+        depth = given(now.depth)
+        share = jnp.where(depth > 0, notional * given(venue.money) / jnp.where(depth > 0, depth, 1.0), 1.0)
+        edge += costs.impact * given(now.volatility) * jnp.sqrt(share)
     return jnp.minimum(edge, MAX_LOSS)

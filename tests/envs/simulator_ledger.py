@@ -170,7 +170,7 @@ def execute(play, b, units, resting, column):
         worse += rules.volatility_slippage * bars[b].volatility
         impact = rules.impact * bars[b].volatility
         if impact > 0:
-            worse += impact * math.sqrt(traded / bars[b].depth) if bars[b].depth > 0 else MAX_EDGE
+            worse += impact * math.sqrt(traded / bars[b].depth if bars[b].depth > 0 else 1.0)
         worse = min(worse, MAX_EDGE)
         rate = rules.fee_rate
     paid = middle * (1.0 + sign(units) * worse)

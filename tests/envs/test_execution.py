@@ -22,12 +22,12 @@ def by_depth(depth, bars, asked, **numbers):
 
 
 @pytest.mark.parametrize(("side", "low", "high", "price"), [(1, 85.0, 100.0, 0.9), (-1, 100.0, 115.0, 1.1)])
-def test_a_stop_in_a_bar_without_depth_pays_all_that_an_edge_may_be(side, low, high, price):
+def test_a_stop_in_a_bar_without_depth_counts_as_all_of_it(side, low, high, price):
     bars = [FLAT, (100.0, high, low, 100.0)]
     rows = by_depth(0.0, bars, [{"level": 0.4 * side, "stop_loss": 0.1}], capital=1000.0)
     assert rows[1, REASON] == protection.STOP
-    assert rows[1, EXIT + 3] == near(price * (1 - side * 0.99))
-    assert rows[1, EQUITY] == pytest.approx(1 - 0.4 * 0.1 - 0.4 * price * 0.99, rel=1e-4)
+    assert rows[1, EXIT + 3] == near(price * (1 - side * 0.02))
+    assert rows[1, EQUITY] == pytest.approx(1 - 0.4 * 0.1 - 0.4 * price * 0.02, rel=1e-4)
 
 
 def test_an_edge_is_never_more_than_what_is_sold():
@@ -42,7 +42,7 @@ def test_an_edge_is_never_more_than_what_is_sold():
 
 def test_the_less_depth_the_more_a_stop_costs():
     bars, asked = [FLAT, (100.0, 100.0, 85.0, 90.0)], [{"level": 0.4, "stop_loss": 0.1}]
-    depths = (1e9, 1e6, 1e4, 1e3, 1.0, 1e-3, 0.0)
+    depths = (1e9, 1e6, 1e4, 1e3, 1.0, 1e-3)
     costs = [by_depth(depth, bars, asked, capital=1e6)[1, EXIT + 1] for depth in depths]
     assert all(np.diff(costs) >= 0)
     assert costs[0] < 1e-3 < 0.35 < costs[-1]
