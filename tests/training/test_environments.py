@@ -212,3 +212,15 @@ def test_refuses_bars_that_are_none_all_at_once(make):
     swapped = {name: frame.rename(columns={"high": "low", "low": "high"}) for name, frame in FRAMES.items()}
     with pytest.raises(DataError, match=r"EURUSD: 1\d\d of 140 rows have a high below the low"):
         make(data=swapped)
+
+
+def test_a_specialist_is_rewarded_on_quiet_markets_as_on_loud_ones():
+    paid = {}
+    for quiet in (1.0, 0.01):
+        prices = ["open", "high", "low", "close"]
+        frame = FRAMES["EURUSD"].assign(**{name: FRAMES["EURUSD"][name] ** quiet for name in prices})
+        env = single({"episode_length": 60, "transaction_cost": 0.0}, {"EURUSD": frame})
+        env.reset(seed=0)
+        paid[quiet] = np.array([env.step(2)[1] for _ in range(50)])
+    assert (paid[0.01] != 0).mean() > 0.9
+    assert 0.2 < paid[0.01].std() / paid[1.0].std() < 5.0
