@@ -86,6 +86,21 @@ def autoreset(env: Env) -> Env:
     return env._replace(step=step)
 
 
+def aligned(env: Env, *, bars: int) -> Env:
+    """`env` whose windows begin a whole number of `bars` after the first one."""
+
+    def draw(key, shape, params):
+        drawn = env.draw(key, shape, params)
+        late = (drawn.start - params.first) % bars
+        return drawn._replace(start=drawn.start - late)
+
+    def reset(key, params):
+        state = env.begin(draw(key, (), params), params)
+        return state, env.observe(state)
+
+    return env._replace(draw=draw, reset=reset)
+
+
 class Episode(struct.PyTreeNode):
     """What an account has done since its episode began.
 

@@ -148,6 +148,8 @@ def make_network(config: Config, *, num_features: int) -> Policy:
         lookback=config.features.lookback,
         width=config.policy.width,
         shared_torso=config.policy.shared_torso,
+        encoder=config.policy.encoder,
+        grid=config.ppo.rollout_bars,
     )
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from envs.transforms import autoreset, vectorise
+from envs.transforms import aligned, autoreset, vectorise
 from envs.types import Env
 from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.keys import split_named
@@ -89,12 +89,18 @@ def make_ppo(
     """
     episode_bars = env.episode_bars
     _check_sizes(
-        episode_bars=episode_bars, num_accounts=num_accounts, rollout_bars=rollout_bars, sharing=sharing
+        episode_bars=episode_bars,
+        num_accounts=num_accounts,
+        rollout_bars=rollout_bars,
+        sharing=sharing,
+        grid=policy.grid or rollout_bars,
     )
     if policy.num_actions != env.num_actions:
         raise ValueError(f"the policy has {policy.num_actions} actions and the environment {env.num_actions}")
     num_groups = num_accounts // sharing
     cut = choose_minibatching(num_groups=num_groups, sharing=sharing, num_minibatches=num_minibatches)
+    if policy.grid:
+        env = aligned(env, bars=policy.grid)
     batch_env = autoreset(vectorise(env, num_groups=num_groups, sharing=sharing))
     optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=1e-5))
     update = make_update(
@@ -169,15 +175,9 @@ def _explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     return 1.0 - (target - value).var() / jnp.maximum(target.var(), 1e-12)
 
 
-def _check_sizes(*, episode_bars: int, num_accounts: int, rollout_bars: int, sharing: int) -> None:
-    sizes = {
-        "episode_bars": episode_bars,
-        "num_accounts": num_accounts,
-        "rollout_bars": rollout_bars,
-        "sharing": sharing,
-    }
+def _check_sizes(**sizes: int) -> None:
     findings = [f"{name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1]
-    multiples = (("num_accounts", "sharing"), ("episode_bars", "rollout_bars"))
+    multiples = (("num_accounts", "sharing"), ("episode_bars", "rollout_bars"), ("rollout_bars", "grid"))
     findings += [
         f"{whole} ({sizes[whole]}) must be a multiple of {part} ({sizes[part]})"
         for whole, part in multiples
