@@ -114,16 +114,17 @@ def drawdown(*, limit: float = 0.0) -> Reward:
     return Reward(init=lambda: jnp.float32(0), value=value)
 
 
-def differential_sharpe(*, decay: float = 0.01, floor: float = 1e-8) -> Reward:
+def differential_sharpe(*, decay: float = 0.01, deviation: float = 1e-3) -> Reward:
     """How much the return moves an exponential Sharpe ratio: (B dA - A dB / 2) / (B - A^2)^(3/2).
 
-    A and B are exponential means of the return and its square, dA = R - A, dB = R^2 - B. The first steps,
-    in which nothing varies, give 0.
+    A and B are exponential means of the return and its square, dA = R - A, dB = R^2 - B. It is 0 while the
+    variance B - A^2 is at most `decay * deviation**2`, what one ordinary bar leaves in it: with less, the
+    first bars of an episode would be divided by next to nothing.
 
     Args:
       decay: weight of the newest return.
-      floor: variance below which the ratio is not defined; the default suits daily bars at full size. Give
-        decay x the variance of a full-size bar for another market, or the ratio stays 0 or starts huge.
+      deviation: of an ordinary bar's return at full size. Where it is not the market's own, the ratio stays 0
+        or starts huge.
 
     Source: Moody and Saffell 2001, Learning to trade via direct reinforcement.
     """
@@ -132,7 +133,7 @@ def differential_sharpe(*, decay: float = 0.01, floor: float = 1e-8) -> Reward:
         gain = played.after.gain
         first, second = gain - memory.first, gain**2 - memory.second
         variance = memory.second - memory.first**2
-        known = variance > floor
+        known = variance > decay * deviation**2
         ratio = (memory.second * first - 0.5 * memory.first * second) / jnp.where(known, variance, 1.0) ** 1.5
         moved = Moments(memory.first + decay * first, memory.second + decay * second)
         return moved, jnp.where(known, ratio, 0.0)
@@ -140,15 +141,15 @@ def differential_sharpe(*, decay: float = 0.01, floor: float = 1e-8) -> Reward:
     return Reward(init=_no_moments, value=value)
 
 
-def differential_sortino(*, decay: float = 0.01, floor: float = 1e-8) -> Reward:
+def differential_sortino(*, decay: float = 0.01, deviation: float = 1e-3) -> Reward:
     """How much the return moves an exponential downside-deviation ratio.
 
     With A the mean return and D^2 the mean squared loss: (R - A/2) / D for a gain, and
-    (D^2 (R - A/2) - A R^2 / 2) / D^3 for a loss.
+    (D^2 (R - A/2) - A R^2 / 2) / D^3 for a loss. It is 0 while D^2 is at most `decay * deviation**2`.
 
     Args:
       decay: weight of the newest return.
-      floor: squared loss below which the ratio is not defined; as in `differential_sharpe`.
+      deviation: of an ordinary bar's return at full size, as in `differential_sharpe`.
 
     Source: Moody and Saffell 2001, equation for the differential downside deviation ratio.
     """
@@ -156,7 +157,7 @@ def differential_sortino(*, decay: float = 0.01, floor: float = 1e-8) -> Reward:
     def value(memory, played):
         gain = played.after.gain
         loss = jnp.minimum(gain, 0.0)
-        known = memory.second > floor
+        known = memory.second > decay * deviation**2
         square = jnp.where(known, memory.second, 1.0)
         ratio = (square * (gain - 0.5 * memory.first) - 0.5 * memory.first * loss**2) / square**1.5
         moved = Moments(

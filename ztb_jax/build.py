@@ -30,7 +30,6 @@ RATIOS = {
     "differential_sharpe": rewards.differential_sharpe,
     "differential_sortino": rewards.differential_sortino,
 }
-RATIO_DECAY = 0.01
 
 
 class Measured(NamedTuple):
@@ -192,10 +191,7 @@ def _reward_of(env: EnvConfig, measured: Measured | None) -> Reward:
             "`measured`, of `prepare`"
         )
     if env.reward in RATIOS:
-        # What one ordinary bar at full size leaves in the moments. With less, the first bars of an episode
-        # are divided by next to nothing: a floor of a hundredth of it makes rewards ten times as large.
-        floor = RATIO_DECAY * _full_deviation(env, measured) ** 2
-        return RATIOS[env.reward](decay=RATIO_DECAY, floor=floor)
+        return RATIOS[env.reward](deviation=_full_deviation(env, measured))
     targets = dataclasses.asdict(env.risk_adjusted)
     return rewards.risk_adjusted(bars_per_year=measured.bars_per_year, **targets)
 

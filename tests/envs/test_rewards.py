@@ -39,16 +39,16 @@ def moments(gains, decay):
         second += decay * (gain**2 - second)
 
 
-def sharpe_loop(decay=0.01):
+def sharpe_loop(decay=0.01, floor=1e-8):
     for gain, a, b in moments(GAINS, decay):
         variance = b - a * a
-        yield (b * (gain - a) - 0.5 * a * (gain**2 - b)) / variance**1.5 if variance > 1e-8 else 0.0
+        yield (b * (gain - a) - 0.5 * a * (gain**2 - b)) / variance**1.5 if variance > floor else 0.0
 
 
-def sortino_loop(decay=0.01):
+def sortino_loop(decay=0.01, floor=1e-8):
     a = d = 0.0
     for gain in GAINS:
-        if d <= 1e-8:
+        if d <= floor:
             yield 0.0
         elif gain > 0:
             yield (gain - a / 2) / d**0.5
@@ -79,6 +79,9 @@ def shortfall_loop(target, year, free, decay=0.01):
         (rewards.drawdown(limit=0.02), -np.maximum(DEPTH[1:] - 0.02, 0), 1e-2),
         (rewards.differential_sharpe(), list(sharpe_loop()), 1.0),
         (rewards.differential_sortino(), list(sortino_loop()), 1.0),
+        # One bar of the deviation leaves 0.02 x 0.03 x 0.03 in the moments.
+        (rewards.differential_sharpe(decay=0.02, deviation=0.03), list(sharpe_loop(0.02, 1.8e-5)), 1.0),
+        (rewards.differential_sortino(decay=0.02, deviation=0.03), list(sortino_loop(0.02, 1.8e-5)), 1.0),
         (
             rewards.sharpe_shortfall(target=2.0, bars_per_year=252, risk_free_rate=0.02),
             list(shortfall_loop(2.0, 252, 0.02)),

@@ -153,8 +153,7 @@ class SpecialistTrainingEnv(_SettledEnv):
         settings = read(SpecialistSettings, config)
         params, features, lookback = _single(settings, data, recipe=recipe, lookback=lookback)
         moves = np.log1p(np.asarray(params.market.gap)) + np.log1p(np.asarray(params.market.body))
-        # What counts as no variance is of the size of a usual bar's, at the largest position.
-        sharpe = rewards.differential_sharpe(floor=0.01 * float(moves.var()) * settings.max_position_size**2)
+        sharpe = rewards.differential_sharpe(deviation=float(moves.std()) * settings.max_position_size)
         env = make_single(
             actions=actions.levels(stop_loss=settings.stop_loss_pct),
             episode_bars=settings.episode_length,
