@@ -79,9 +79,9 @@ def shortfall_loop(target, year, free, decay=0.01):
         (rewards.drawdown(limit=0.02), -np.maximum(DEPTH[1:] - 0.02, 0), 1e-2),
         (rewards.differential_sharpe(), list(sharpe_loop()), 1.0),
         (rewards.differential_sortino(), list(sortino_loop()), 1.0),
-        # One bar of the deviation leaves 0.02 x 0.03 x 0.03 in the moments.
-        (rewards.differential_sharpe(decay=0.02, deviation=0.03), list(sharpe_loop(0.02, 1.8e-5)), 1.0),
-        (rewards.differential_sortino(decay=0.02, deviation=0.03), list(sortino_loop(0.02, 1.8e-5)), 1.0),
+        # One bar of the deviation leaves 0.1 x 0.02 x 0.02 in the moments.
+        (rewards.differential_sharpe(decay=0.1, deviation=0.02), list(sharpe_loop(0.1, 4e-5)), 1.0),
+        (rewards.differential_sortino(decay=0.1, deviation=0.02), list(sortino_loop(0.1, 4e-5)), 1.0),
         (
             rewards.sharpe_shortfall(target=2.0, bars_per_year=252, risk_free_rate=0.02),
             list(shortfall_loop(2.0, 252, 0.02)),
