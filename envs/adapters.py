@@ -18,6 +18,7 @@ import numpy as np
 from flax import struct
 
 from envs import actions as spaces
+from envs.checks import window_findings
 from envs.observations import dense
 from envs.orders import LIMIT, MARKET, STOP
 from envs.single import make_single
@@ -66,20 +67,13 @@ def make_task(env: Env, params: EnvParams, *, features: Any, lookback: int) -> T
     """
     rows = np.asarray(features, np.float32)
     num_bars, first, stop = len(params.market.gap), int(params.first), int(params.stop)
+    findings = window_findings(params, num_bars=num_bars, episode_bars=env.episode_bars)
     if rows.ndim != 2 or len(rows) != num_bars:
-        raise ValueError(f"features must be [{num_bars}, F], a row for each bar, got {rows.shape}")
-    findings = []
+        findings.append(f"features must be [{num_bars}, F], a row for each bar, got {rows.shape}")
     if lookback < 1:
         findings.append(f"lookback ({lookback}) must be at least 1")
-    if first < lookback - 1 or first < 0:
-        findings.append(f"params.first ({first}) must be at least {lookback - 1}, the first whole window")
-    if stop > num_bars:
-        findings.append(f"params.stop ({stop}) is after the {num_bars} bars")
-    if stop - first <= env.episode_bars:
-        findings.append(
-            f"bars {first} … {stop - 1} hold no episode of {env.episode_bars} steps: give more bars, or make "
-            f"the environment with episode_bars of at most {stop - first - 1}"
-        )
+    if 0 <= first < lookback - 1:
+        findings.append(f"first ({first}) must be at least {lookback - 1}, the first whole window")
     if not findings and not np.isfinite(rows[first - lookback + 1 : stop]).all():
         findings.append("features that will be observed are not all finite: raise params.first")
     if findings:

@@ -70,24 +70,30 @@ def check_params(params: EnvParams, space: Actions, *, guarded: bool, max_latenc
 
 
 def check_windows(params: EnvParams, *, num_bars: int, episode_bars: int) -> None:
-    """Refuse a slice that is not among the bars or holds no window, where its ends are known.
+    """Refuse a slice that is not among the bars or holds no episode, where its ends are known.
 
     Raises:
       ValueError: every finding at once.
     """
+    findings = window_findings(params, num_bars=num_bars, episode_bars=episode_bars)
+    if findings:
+        raise ValueError("; ".join(findings))
+
+
+def window_findings(params: EnvParams, *, num_bars: int, episode_bars: int) -> list[str]:
+    """What `check_windows` refuses."""
     first, stop = _known(params.first), _known(params.stop)
+    findings: list[str] = []
     if first is None or stop is None:
-        return
-    findings = []
+        return findings
     if first < 0 or stop > num_bars:
         findings.append(f"first ({first}) and stop ({stop}) must be a slice of the {num_bars} bars")
     if stop - first <= episode_bars:
         findings.append(
-            f"bars {first} … {stop - 1} hold no window of {episode_bars} steps: give more bars, or make the "
+            f"bars {first} … {stop - 1} hold no episode of {episode_bars} steps: give more bars, or make the "
             f"environment with episode_bars of at most {stop - first - 1}"
         )
-    if findings:
-        raise ValueError("; ".join(findings))
+    return findings
 
 
 def _known(value) -> np.ndarray | None:

@@ -224,17 +224,26 @@ def test_works_in_the_wrappers_that_come_with_gymnax(gymnax, name):
         ({"features": np.zeros((7, 2))}, "a row for each bar"),
         ({"features": np.zeros(4096)}, "a row for each bar"),
         ({"features": np.full((4096, 2), np.nan)}, "not all finite"),
-        ({"stop": jnp.int32(5000)}, "after the 4096 bars"),
+        ({"stop": jnp.int32(5000)}, "slice of the 4096 bars"),
+        ({"first": jnp.int32(-1)}, "slice of the 4096 bars"),
         ({"stop": jnp.int32(100)}, "episode_bars of at most 84"),
     ],
 )
 def test_refuses_parts_that_do_not_fit(change, message):
     task = TASKS["Trading-v0"]()
     given = {"features": task.features, "lookback": task.lookback}
-    stop = change.get("stop", task.params.stop)
-    given |= {name: value for name, value in change.items() if name != "stop"}
+    ends = {"first", "stop"} & change.keys()
+    params = task.params.replace(**{name: change[name] for name in ends})
+    given |= {name: change[name] for name in change.keys() - ends}
     with pytest.raises(ValueError, match=message):
-        make_task(task.env, task.params.replace(stop=stop), **given)
+        make_task(task.env, params, **given)
+
+
+def test_tells_all_that_does_not_fit_at_once():
+    task = TASKS["Trading-v0"]()
+    beyond = task.params.replace(stop=jnp.int32(5000))
+    with pytest.raises(ValueError, match=r"slice of the 4096 bars; features must be .*; lookback \(0\)"):
+        make_task(task.env, beyond, features=np.zeros((7, 2)), lookback=0)
 
 
 def test_a_slice_of_one_episode_is_enough():

@@ -46,7 +46,7 @@ def test_refuses_a_slice_beyond_the_bars_and_one_that_holds_no_window():
     env, num = make_single(episode_bars=8), len(market_of().gap)
     with pytest.raises(ValueError, match=f"must be a slice of the {num} bars"):
         env.reset(jax.random.key(0), params().replace(stop=jnp.int32(num + 1)))
-    with pytest.raises(ValueError, match="hold no window of 8 steps"):
+    with pytest.raises(ValueError, match="hold no episode of 8 steps"):
         env.reset(jax.random.key(0), params().replace(first=jnp.int32(num - 8), stop=jnp.int32(num)))
     env.reset(jax.random.key(0), params().replace(first=jnp.int32(num - 9), stop=jnp.int32(num)))
     with pytest.raises(ValueError, match="must be at least 1"):
