@@ -170,7 +170,7 @@ def test_refuses_every_unknown_key_and_bad_value_at_once():
         "episode_lenght: unknown key; did you mean episode_length?",
         "transaction_cost: input should be greater than or equal to 0, got -1",
         "max_portfolio_var: input should be a valid number, unable to parse string as a number, got 'much'",
-        "stop_loss_pct: unknown key; known are instruments, ",
+        "stop_loss_pct: unknown key; known are episode_length, ",
     ):
         assert part in str(error.value)
     for kind, bad in (

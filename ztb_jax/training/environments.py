@@ -45,21 +45,27 @@ RUIN = 0.1
 
 
 @dataclass(frozen=True)
-class SpecialistSettings:
-    """What a single instrument's environment is made of."""
+class EnvSettings:
+    """What every environment is made of."""
 
     __pydantic_config__ = STRICT
 
-    instrument: Text = "EURUSD"
-    """Whose frame is traded."""
     episode_length: Bars = 1000
     """Bars of an episode."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
-    """Bars of the data before the first that is observed."""
+    """Bars of the data before the first that is observed; the limits of a portfolio need at least 100."""
     initial_capital: Distance = 100000.0
     """Equity at the start, in account currency."""
     transaction_cost: Fraction = 0.003
     """Fee over the notional, once per side."""
+
+
+@dataclass(frozen=True)
+class SpecialistSettings(EnvSettings):
+    """What a single instrument's environment is made of."""
+
+    instrument: Text = "EURUSD"
+    """Whose frame is traded."""
     max_position_size: Limit = 0.1
     """Exposure that a full position has, as a fraction of equity."""
     stop_loss_pct: Share = 0.02
@@ -67,21 +73,11 @@ class SpecialistSettings:
 
 
 @dataclass(frozen=True)
-class MetaSettings:
+class MetaSettings(EnvSettings):
     """What a portfolio's environment is made of."""
-
-    __pydantic_config__ = STRICT
 
     instruments: tuple[Text, ...] = EIGHT
     """Whose frames are traded, in the order of all arrays."""
-    episode_length: Bars = 1000
-    """Bars of an episode."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
-    """Bars of the data before the first that is observed; at least the 100 that the limits look back on."""
-    initial_capital: Distance = 100000.0
-    """Equity at the start, in account currency."""
-    transaction_cost: Fraction = 0.003
-    """Fee over the notional, once per side."""
     max_position_size: Limit = 0.1
     """Largest absolute weight of an instrument: with eight of them gross is at most 0.8."""
     max_portfolio_var: Share = 0.02
