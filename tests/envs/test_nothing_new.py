@@ -1,5 +1,7 @@
 """An order that asks for nothing: by itself, as an action, and as what the broker says in a quiet bar."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,16 +23,23 @@ LIMIT_ORDER = Order(level=f32(1.0), kind=jnp.int32(LIMIT), limit=f32(0.01))
 STOPPED = actions.levels((-1.0, 0.0, 1.0), stop_loss=0.05)
 
 
+class Told(NamedTuple):
+    """The account's level and exposure after each bar, and the notional that an order traded in it."""
+
+    level: list[float]
+    exposure: list[float]
+    traded: list[float]
+
+
 def played(env, orders, bars, *, level=0.0, **params):
-    """Levels after each of `bars`, for each of which one of `orders` was given."""
-    market = market_of(np.array([FLAT, *bars]))
-    params = params_of(market, **params)
-    state, levels = env.begin(Draw(jnp.int32(0), f32(level)), params), []
+    """What came of `orders`, each given for one of `bars`."""
+    params = params_of(market_of(np.array([FLAT, *bars])), **params)
+    state, told = env.begin(Draw(jnp.int32(0), f32(level)), params), []
     advance = jax.jit(env.advance)
     for order in orders:
-        state, _ = advance(state, order, params)
-        levels.append(float(state.account.level))
-    return levels
+        state, out = advance(state, order, params)
+        told.append((float(state.account.level), float(state.account.exposure), float(out.fill.traded)))
+    return Told(*map(list, zip(*told, strict=True)))
 
 
 def asks(what, level=0.0):
@@ -46,20 +55,20 @@ def slice_of_bars():
 @pytest.mark.parametrize("what", [NOTHING, WITHDRAWAL])
 def test_without_latency_an_order_may_ask_for_nothing_in_any_environment(what):
     for env in (make_single(), make_single(actions=STOPPED), make_single(actions=GRID)):
-        levels = played(env, [asks(LEVEL, 1.0), asks(what, -1.0), asks(LEVEL)], [FLAT] * 3)
-        assert levels == [1.0, 1.0, 0.0]
+        told = played(env, [asks(LEVEL, 1.0), asks(what, -1.0), asks(LEVEL)], [FLAT] * 3)
+        assert told.level == [1.0, 1.0, 0.0]
 
 
 def test_a_level_asked_for_again_is_an_order_and_asking_for_nothing_is_none():
     bars, late = [FLAT, DROP, FLAT, FLAT], {"latency": jnp.int32(1)}
     again = [STOPPED.decode(jnp.int32(2))] * 4
-    assert played(make_single(actions=STOPPED, max_latency=1), again, bars, **late) == [0, 0, 1, 1]
+    assert played(make_single(actions=STOPPED, max_latency=1), again, bars, **late).level == [0, 0, 1, 1]
     space = actions.holding(STOPPED)
     holds = make_single(actions=space, max_latency=1)
     quiet = [space.decode(jnp.int32(choice)) for choice in (2, 3, 3, 3)]
-    assert played(holds, again, bars, **late) == [0, 0, 1, 1]
-    assert played(holds, quiet, bars, **late) == [0, 0, 0, 0], "entered and stopped in bar 2"
-    assert played(holds, quiet, [FLAT] * 4, **late) == [0, 1, 1, 1]
+    assert played(holds, again, bars, **late).level == [0, 0, 1, 1]
+    assert played(holds, quiet, bars, **late).level == [0, 0, 0, 0], "entered and stopped in bar 2"
+    assert played(holds, quiet, [FLAT] * 4, **late).level == [0, 1, 1, 1]
 
 
 def test_nothing_is_on_its_way_to_a_fresh_account():
