@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from envs.bar import State
@@ -104,7 +105,7 @@ def _observe(env: Env, state: Any) -> Any:
 
 @partial(jax.jit, static_argnums=0)
 def _begin(env: Env, level: Any, params: EnvParams) -> Any:
-    return env.begin(Draw(start=np.int32(0), level=level), params)  # pyright: ignore[reportArgumentType]
+    return env.begin(Draw(start=jnp.int32(0), level=level), params)
 
 
 class PaperBroker:

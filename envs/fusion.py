@@ -1,6 +1,6 @@
-"""Telling the compiler where to stop copying."""
+"""Telling the compiler where to stop copying, how to add up, and not to round."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,16 @@ def largest(values: jax.Array) -> jax.Array:
 def smallest(values: jax.Array) -> jax.Array:
     """Minimum over the last axis, in halves as `total`."""
     return _folded(jnp.minimum, values)
+
+
+def norm(vector: jax.Array) -> jax.Array:
+    """[...] Euclidean norm over the last axis, added up as `total` does."""
+    return jnp.sqrt(total(jnp.square(vector)))
+
+
+def product(left: Any, right: Any) -> jax.Array:
+    """`left @ right` in float32 throughout: by default accelerators round the factors first."""
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
 
 
 def _folded(combine, values):

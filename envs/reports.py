@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs.fusion import product
 from envs.ledger import Account
 from envs.risk_limits import Exposures, RiskLimits
-from envs.types import Fill
+from envs.types import Fill, row
 
 FLOOR = 1e-8  # deviation of a bar's earnings below which there is no Sharpe ratio
 
@@ -37,8 +38,8 @@ def earned(before: Account, fill: Fill, market: Any, bar: jax.Array) -> jax.Arra
 
     They add up to the account's gain, but for interest and the floor under losses.
     """
-    gap, value = market.gap[bar], before.exposure
-    return value * gap + (value * (1.0 + gap) + fill.traded) * market.body[bar] - fill.cost
+    gap, body, value = row(market.gap, bar), row(market.body, bar), before.exposure
+    return value * gap + (value * (1.0 + gap) + fill.traded) * body - fill.cost
 
 
 def make_report(earnings: jax.Array) -> Report:
@@ -46,7 +47,7 @@ def make_report(earnings: jax.Array) -> Report:
     deviation = spread(earnings)
     varies = deviation > FLOOR
     num_bars = earnings.shape[1]
-    curve = _product(earnings, np.triu(np.ones((num_bars, num_bars), np.float32)))
+    curve = product(earnings, np.triu(np.ones((num_bars, num_bars), np.float32)))
     return Report(
         sharpe=jnp.where(varies, _mean(earnings) / jnp.where(varies, deviation, 1.0), 0.0),
         win_rate=_mean((earnings > 0.0).astype(jnp.float32)),
@@ -95,10 +96,10 @@ def team_reward(
     assert correlated is not None
     logs = jnp.log(jnp.where(allocation > 0, allocation, 1.0))
     entropy = -(allocation * logs).sum() / math.log(max(len(allocation), 2))
-    held = _product(jnp.abs(exposure), membership)
+    held = product(jnp.abs(exposure), membership)
     gross = held.sum()
-    spread = (held.max() - held.min()) / jnp.where(gross > 0, gross, 1.0)
-    balance = jnp.where(gross > 0, 1.0 - spread, 0.0)
+    apart = (held.max() - held.min()) / jnp.where(gross > 0, gross, 1.0)
+    balance = jnp.where(gross > 0, 1.0 - apart, 0.0)
     compliance = most / jnp.maximum(asked.var, most)
     coordination = 0.3 * entropy + 0.2 * balance + 0.3 * compliance + 0.2 * (correlated - asked.correlation)
     return 0.5 * jnp.clip(report.sharpe, -1.0, 1.0).mean() + 0.5 * coordination
@@ -107,7 +108,7 @@ def team_reward(
 # XLA's own means, sums and maxima along so few bars cost a CPU three times what the rest of the step does.
 def _mean(rows):
     num_bars = rows.shape[-1]
-    return _product(rows, np.full(num_bars, 1.0 / num_bars, np.float32))
+    return product(rows, np.full(num_bars, 1.0 / num_bars, np.float32))
 
 
 def _highest(curve):
@@ -117,7 +118,3 @@ def _highest(curve):
         before = jnp.pad(highest[:, :-span], ((0, 0), (span, 0)))
         highest, span = jnp.maximum(highest, before), 2 * span
     return highest
-
-
-def _product(left, right) -> jax.Array:
-    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from envs.fusion import norm, product
+
 METHODS = ("variance_covariance", "historical", "monte_carlo")
 BAND = 0.1  # the lower and upper figures lie this fraction beside the value at risk
 
@@ -45,7 +47,7 @@ def z_score(confidence: float) -> float:
 def covariance(returns: jax.Array) -> jax.Array:
     """[A, A] sample covariance of returns [n, A], over n - 1."""
     centred = _centred(returns)
-    return jnp.matmul(centred.T, centred, precision=jax.lax.Precision.HIGHEST)
+    return product(centred.T, centred)
 
 
 def correlation(matrix: jax.Array) -> jax.Array:
@@ -92,15 +94,15 @@ def value_at_risk(
     if 0 in returns.shape:
         var = jnp.float32(0)
     elif method == "variance_covariance":
-        var = score * _norm(_product(_centred(returns), weights))
+        var = score * norm(product(_centred(returns), weights))
     elif method == "historical":
-        var = _tail_loss(_product(returns, weights), confidence)
+        var = _tail_loss(product(returns, weights), confidence)
     else:
         if key is None:
             raise ValueError("monte_carlo draws at random: give it a key")
         factor = jnp.linalg.qr(_centred(returns), mode="r")
         draws = jax.random.normal(key, (num_draws, len(factor)))
-        var = _tail_loss(_product(draws, _product(factor, weights)), confidence)
+        var = _tail_loss(product(draws, product(factor, weights)), confidence)
     return ValueAtRisk(var=var, var_lower=(1 - BAND) * var, var_upper=(1 + BAND) * var, method=method)
 
 
@@ -129,7 +131,7 @@ def sector_shares(weights: jax.Array, groups: jax.Array) -> jax.Array:
       weights: [A].
       groups: [A, K] 1 for a member, else 0.
     """
-    return _product(groups.astype(jnp.float32).T, jnp.abs(weights))
+    return product(groups.astype(jnp.float32).T, jnp.abs(weights))
 
 
 def margin_share(weights: jax.Array, *, rate: jax.Array, buffer: jax.Array) -> jax.Array:
@@ -144,11 +146,3 @@ def _centred(returns: jax.Array) -> jax.Array:
 
 def _tail_loss(profits: jax.Array, confidence: float) -> jax.Array:
     return jnp.maximum(-jnp.sort(profits)[int((1 - confidence) * len(profits))], 0.0)
-
-
-def _product(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    return jnp.matmul(matrix, vector, precision=jax.lax.Precision.HIGHEST)
-
-
-def _norm(vector: jax.Array) -> jax.Array:
-    return jnp.sqrt(jnp.square(vector).sum())

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from envs.fusion import largest, smallest, total
+from envs.fusion import largest, norm, smallest, total
 from envs.risk import z_score
 
 OK, VAR, CORRELATION, SECTOR, MARGIN, WEIGHT, GROSS = range(7)
@@ -95,7 +95,7 @@ def measure(weights: jax.Array, known: Known, limits: RiskLimits) -> Exposures:
     none = jnp.zeros_like(gross)
     excess = none if limits.max_weight is None else largest(size / limits.max_weight)
     return Exposures(
-        var=z_score(limits.confidence) * _norm(_times(known.factor, weights)),
+        var=z_score(limits.confidence) * norm(_times(known.factor, weights)),
         correlation=_worst_share(size, known.correlation),
         sector=none if known.groups is None else largest(_times(known.groups.T, size)),
         gross=gross,
@@ -206,7 +206,7 @@ def _fitting_deviation(weights, factor, most, free):
     the factor at which the deviation is least, which keeps a free part that hedges what is fixed.
     """
     whole = _times(factor, weights)
-    deviation = _norm(whole)
+    deviation = norm(whole)
     if free is None:
         fitting = most / jnp.maximum(deviation, most)
     else:
@@ -279,7 +279,3 @@ def _pairs(size, correlation):
 
 def _times(matrix, vector):
     return total(matrix * vector[None, :])
-
-
-def _norm(vector):
-    return jnp.sqrt(total(jnp.square(vector)))
