@@ -11,10 +11,17 @@ NAMES = ("env", "train", "learn")
 def main() -> int:
     """Run one benchmark; exit status 0 when every bar was reached, else 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE, too")
-    arguments = parser.parse_args()
-    return importlib.import_module(f"benchmarks.{arguments.name}").run(arguments.json)
+    commands = parser.add_subparsers(dest="name", required=True)
+    for name in NAMES:
+        command = commands.add_parser(name)
+        command.add_argument(
+            "--json", dest="json_file", type=Path, metavar="FILE", help="write the figures to FILE, too"
+        )
+        if name == "learn":
+            command.add_argument("--markets", nargs="+", metavar="NAME", help="of these markets alone")
+            command.add_argument("--seeds", type=int, metavar="N", help="so many seeds of each market")
+    options = vars(parser.parse_args())
+    return importlib.import_module(f"benchmarks.{options.pop('name')}").run(**options)
 
 
 if __name__ == "__main__":

@@ -1,165 +1,280 @@
-"""Does PPO reach the known optimum? Fixed seeds, unseen data, one configuration for all markets.
+"""Does a learner reach the known optimum? Fixed seeds, unseen bars, markets of `benchmarks.markets`.
 
-AR(1) returns at 20 bp a side and a sine at 60 bp a side: the former punishes a policy that ignores costs, the
-latter one that looks a single bar ahead. The optimum is the oracle's: value iteration, scored like every
-other policy by the known conditional mean, and dynamic programming over the known path.
+The configuration of PPO on all markets: 256 accounts × 64 bars, 4 epochs × 16 minibatches of 1,024, separate
+64×64 tanh networks over the last 8 bars, Adam 1e-3 falling to 0, gamma 0.9 and lambda 0.8 (0.95 and 0.9
+where gains take many bars: sine and regime), entropy 0.01 falling to 0, clip 0.2, gradient norm 0.5, rewards
+over the train slice's deviation, 524,288 steps on 200,000 bars.
 
-The configuration, for both: 256 accounts × 64 bars, 4 epochs × 16 minibatches of 1,024, separate 64×64 tanh
-networks over 8 returns, Adam 1e-3 falling to 0, gamma 0.97, lambda 0.95, entropy 0.01 falling to 0, clip 0.2,
-gradient norm 0.5, rewards over the train slice's deviation, 1,048,576 steps on 200,000 bars.
+A graded market must be reached on every seed: the figure of a row is the worst one. The figure at 131,072
+steps is of the same run, whose learning rate is then still three quarters of the first. On shuffled returns
+no seed may earn significantly more than nothing. On `factors`, 1,310,720 steps on 10,000 bars learn noise by
+heart; the policy is looked at after every tenth of them, the one with the highest realised growth on other
+10,000 bars is chosen, and its score is compared with those of the whole curve.
 """
 
+import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import pandas as pd
 
 from benchmarks.harness import Row, finish
+from benchmarks.markets import LEVELS, LOOKBACK, MARKETS, Graded, data_of, returns_of
 from envs.single import make_single
-from ztb_jax.data import synthetic
-from ztb_jax.data.market import MarketData, make_costs, make_market_data
 from ztb_jax.evaluation import oracle
-from ztb_jax.evaluation.backtest import make_policy_backtest
-from ztb_jax.policies.policy import make_policy
+from ztb_jax.evaluation.backtest import Trace, make_policy_backtest
+from ztb_jax.learner import Learner
+from ztb_jax.policies.policy import Policy, make_policy
 from ztb_jax.ppo.learner import make_ppo
 from ztb_jax.runs import loop
 
-LEVELS, LOOKBACK, EPISODE = (-1.0, 0.0, 1.0), 8, 256
-ENV = make_single(levels=LEVELS, episode_bars=EPISODE)
-TRAIN_BARS, TEST_BARS, STEPS = 200_000, 100_000, 1_048_576
-SEEDS, TEST_SEED = range(5), 1_000
-BAR = 95.0
-PHI, SIGMA = 0.3, 0.01
+ENV = make_single(levels=LEVELS, episode_bars=256)
+TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 0, 500, 1_000
+TRAIN_BARS, TEST_BARS, STEPS, EARLY = 200_000, 100_000, 524_288, 131_072
+FEW_BARS, MANY_STEPS = 10_000, 1_310_720
+HORIZON = MappingProxyType({"sine": (0.95, 0.9), "regime": (0.95, 0.9)})
+SEEDS = MappingProxyType({"ar1": 20, "factors": 5})
+EARLY_BAR, KEPT_BAR = 90.0, 95.0
 
 
-class Graded(NamedTuple):
-    """A market whose policies can be graded.
-
-    Attributes:
-      name: for the table.
-      make: (seed, num_bars) -> frame.
-      cost: one-way, a fraction of the value traded.
-      mean: (returns [T]) -> conditional mean [T] of the next return, NaN where there is none.
-      sigma: standard deviation of the next return around it, None when it is certain.
-      best: (returns seen, conditional mean) -> the optimal levels.
-    """
-
-    name: str
-    make: Callable[[int, int], pd.DataFrame]
-    cost: float
-    mean: Callable[[np.ndarray], np.ndarray]
-    sigma: float | None
-    best: Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-MARKETS = (
-    Graded(
-        "AR(1) φ=0.3 σ=1 % at 20 bp",
-        lambda seed, bars: synthetic.ar1(seed, bars, phi=PHI, sigma=SIGMA),
-        20e-4,
-        lambda returns: PHI * returns,
-        SIGMA,
-        lambda seen, mean: oracle.ar1_policy(PHI, SIGMA, 20e-4, levels=LEVELS).follow(seen),
-    ),
-    Graded(
-        "sine of 60 bars at 60 bp",
-        lambda seed, bars: synthetic.sine(seed, bars, period=60, amplitude=0.02),
-        60e-4,
-        lambda returns: np.append(returns[1:], np.nan),
-        None,
-        lambda seen, mean: oracle.hindsight(np.zeros_like(mean), mean, levels=LEVELS, cost=60e-4).path,
-    ),
-)
-
-
-def returns_of(frame: pd.DataFrame) -> np.ndarray:
-    """[T] simple returns close to close; the first from its open."""
-    closed = frame["close"].to_numpy()
-    return closed / np.concatenate([[frame["open"].iloc[0]], closed[:-1]]) - 1.0
-
-
-def data_of(frame: pd.DataFrame, market: Graded, scale: float) -> MarketData:
-    """A frame to train or test on: the only feature is the return, in train deviations."""
-    costs = make_costs(fee_rate=market.cost, half_spread=0.0, slippage=0.0)
-    features = (returns_of(frame) / scale)[:, None]
-    return make_market_data(frame, features, costs=costs, lookback=LOOKBACK, start=LOOKBACK - 1)
-
-
-def train(market: Graded) -> tuple[Any, Callable[[int], tuple[Any, float]], float]:
-    """The policy, (seed) -> (weights, seconds), and the seconds of compiling."""
-    frame = market.make(0, TRAIN_BARS)
-    data = data_of(frame, market, float(returns_of(frame).std()))
+def ppo_learner(name: str, num_features: int, steps: int) -> tuple[Policy, Learner]:
+    """PPO for a market of that name, whose schedules end after `steps`."""
     policy = make_policy(
-        num_features=1, account_size=2, num_actions=len(LEVELS), lookback=LOOKBACK, shared_torso=False
+        num_features=num_features,
+        account_size=2,
+        num_actions=len(LEVELS),
+        lookback=LOOKBACK,
+        shared_torso=False,
     )
-    updates = STEPS // (256 * 64)
+    gamma, lam = HORIZON.get(name, (0.9, 0.8))
+    num_accounts, rollout_bars = 256, 64
     learner = make_ppo(
         ENV,
         policy,
-        num_accounts=256,
-        rollout_bars=64,
+        num_accounts=num_accounts,
+        rollout_bars=rollout_bars,
         sharing=1,
         num_minibatches=16,
-        num_updates=updates,
+        num_updates=steps // (num_accounts * rollout_bars),
         learning_rate=1e-3,
-        gamma=0.97,
-        lam=0.95,
+        gamma=gamma,
+        lam=lam,
     )
+    return policy, learner
+
+
+class Taught(NamedTuple):
+    """A learner and what it must reach.
+
+    Attributes:
+      make: (name of the market, features, steps) -> the policy and the learner.
+      bars: name of the market -> % of the optimum that every seed must reach.
+      early: the same after `EARLY` steps, or None.
+    """
+
+    make: Callable[[str, int, int], tuple[Policy, Learner]]
+    bars: Mapping[str, float]
+    early: float | None = None
+
+
+LEARNERS: Mapping[str, Taught] = MappingProxyType(
+    {"PPO": Taught(ppo_learner, {"ar1": 98.0, "sine": 98.0, "leak": 98.0, "regime": 95.0}, EARLY_BAR)}
+)
+"""Another learner joins the comparison by a line here."""
+
+
+class Slice(NamedTuple):
+    """Bars to judge on.
+
+    Attributes:
+      data: what a policy sees.
+      mean: [N] conditional mean of the next return at each decision.
+      best: [N] the optimal levels.
+    """
+
+    data: Any
+    mean: np.ndarray
+    best: np.ndarray
+
+
+class School(NamedTuple):
+    """A compiled learner on one market.
+
+    Attributes:
+      run: (seed) -> the traces on every slice after each window of `EARLY` steps, and the seconds of
+        training.
+      slices: by name.
+      compiled: seconds of compiling.
+    """
+
+    run: Callable[[int], tuple[list[dict[str, Trace]], float]]
+    slices: dict[str, Slice]
+    compiled: float
+
+
+def slice_of(market: Graded, seed: int, num_bars: int, scale: float) -> Slice:
+    """A draw of `market` to judge on."""
+    drawn = market.draw(seed, num_bars)
+    decided = slice(LOOKBACK - 1, -1)
+    return Slice(data_of(market, drawn, scale), drawn.mean[decided], market.best(drawn.state[decided]))
+
+
+def score(market: Graded, judged: Slice, path: np.ndarray) -> float:
+    """Expected log growth per bar of a path on a slice."""
+    return oracle.score_by_conditional_mean(
+        np.asarray(path, np.float64), judged.mean, market.cost, sigma=market.sigma
+    )
+
+
+def open_school(
+    name: str, learner_name: str, *, train_bars: int, steps: int, slices: Mapping[str, tuple[int, int]]
+) -> School:
+    """Compile a learner on a market.
+
+    Args:
+      name: of the market.
+      learner_name: of the learner.
+      train_bars: bars to train on.
+      steps: to train.
+      slices: name -> (seed, bars) of what to judge on.
+    """
+    market = MARKETS[name]
+    drawn = market.draw(TRAIN_SEED, train_bars)
+    scale = float(returns_of(drawn.frame).std())
+    data = data_of(market, drawn, scale)
+    policy, learner = LEARNERS[learner_name].make(name, data.features.shape[1], steps)
+    judged = {key: slice_of(market, seed, size, scale) for key, (seed, size) in slices.items()}
     started = time.perf_counter()
-    window = loop.compile_window(learner, loop.initialise(learner, 0, data), data, num_updates=updates)
+    window = loop.compile_window(
+        learner, loop.initialise(learner, 0, data), data, num_updates=EARLY // learner.env_steps
+    )
     compiled = time.perf_counter() - started
-
-    def one(seed: int) -> tuple[Any, float]:
-        started = time.perf_counter()
-        state, _ = window(loop.initialise(learner, seed, data), data)
-        return jax.block_until_ready(state.params), time.perf_counter() - started
-
-    return policy, one, compiled
-
-
-def grade(market: Graded) -> list[Row]:
-    """Rows of one market: every seed's fraction of the optimum, and the reference policies'."""
-    policy, train_seed, compiled = train(market)
-    scale = float(returns_of(market.make(0, TRAIN_BARS)).std())
-    frame = market.make(TEST_SEED, TEST_BARS)
-    test, returns = data_of(frame, market, scale), returns_of(frame)
-    seen = returns[LOOKBACK - 1 : -1]
-    mean = market.mean(returns)[LOOKBACK - 1 : -1]
     backtest = make_policy_backtest(policy, ENV)
 
-    def score(path):
-        return oracle.score_by_conditional_mean(path, mean, market.cost, sigma=market.sigma)
+    def run(seed: int) -> tuple[list[dict[str, Trace]], float]:
+        seconds, curve = 0.0, []
+        state = loop.initialise(learner, seed, data)
+        for _ in range(steps // EARLY):
+            started = time.perf_counter()
+            state, _ = jax.block_until_ready(window(state, data))
+            seconds += time.perf_counter() - started
+            params = learner.params(state)
+            curve.append({key: backtest(params, each.data) for key, each in judged.items()})
+        return curve, seconds
 
-    best = score(market.best(seen, mean))
-    rows, seconds = [], []
-    for seed in SEEDS:
-        params, spent = train_seed(seed)
+    return School(run, judged, compiled)
+
+
+def graded(name: str, learner_name: str, seeds: range) -> list[Row]:
+    """The rows of one learner on one market with an optimum."""
+    market, taught = MARKETS[name], LEARNERS[learner_name]
+    slices = {"test": (TEST_SEED, TEST_BARS)}
+    school = open_school(name, learner_name, train_bars=TRAIN_BARS, steps=STEPS, slices=slices)
+    test = school.slices["test"]
+    best = score(market, test, test.best)
+    reached, seconds = [], []
+    for seed in seeds:
+        curve, spent = school.run(seed)
+        reached.append([100.0 * score(market, test, np.asarray(now["test"].level)) / best for now in curve])
         seconds.append(spent)
-        reached = 100.0 * score(np.asarray(backtest(params, test).level, np.float64)) / best
-        rows.append(Row(f"PPO, {market.name}, seed {seed}", reached, "% of optimum", bar=BAR))
-    references = {
-        "myopic": oracle.myopic(mean, market.cost, sigma=market.sigma, levels=LEVELS),
-        "cost-blind": oracle.cost_blind(mean, levels=LEVELS),
-    }
-    rows += [
-        Row(f"{name} policy, {market.name}", 100.0 * score(path) / best, "% of optimum")
-        for name, path in references.items()
+    rows = [
+        _worst(f"{learner_name}, {market.title}", [curve[-1] for curve in reached], taught.bars[name]),
+        _worst(f"the same after {EARLY:,} steps", [curve[0] for curve in reached], taught.early),
     ]
-    slowest = max(seconds) + compiled
-    median = statistics.median(seconds)
-    note = f"optimum {1e4 * best:.2f} bp/bar; compiling {compiled:.1f} s, median run {median:.1f} s"
-    rows.append(
-        Row(f"60 s / slowest run with compiling, {market.name}", 60.0 / slowest, "×", bar=1.0, note=note)
-    )
-    return rows
+    note = f"compiling {school.compiled:.1f} s, median run {statistics.median(seconds):.1f} s"
+    slowest = max(seconds) + school.compiled
+    return [*rows, Row("60 s / its slowest run with compiling", 60.0 / slowest, "×", bar=1.0, note=note)]
 
 
-def run(json_file: Path | None) -> int:
-    """Train, grade and report."""
-    rows = [row for market in MARKETS for row in grade(market)]
-    return finish(f"Learning, {STEPS:,} steps", rows, json_file=json_file)
+def references(name: str) -> list[Row]:
+    """What the reference policies reach of one market's optimum."""
+    market = MARKETS[name]
+    test = slice_of(market, TEST_SEED, TEST_BARS, 1.0)
+    best = score(market, test, test.best)
+    paths = {
+        "myopic": oracle.myopic(test.mean, market.cost, sigma=market.sigma, levels=LEVELS),
+        "cost-blind": oracle.cost_blind(test.mean, levels=LEVELS),
+    }
+    note = f"optimum {1e4 * best:.2f} bp/bar"
+    return [
+        Row(f"{key} policy", 100.0 * score(market, test, path) / best, "% of optimum", note=note)
+        for key, path in paths.items()
+    ]
+
+
+def shuffled(learner_name: str, seeds: range) -> list[Row]:
+    """Seeds whose net return on shuffled bars is no more than luck."""
+    slices = {"test": (TEST_SEED, TEST_BARS)}
+    school = open_school("shuffled", learner_name, train_bars=TRAIN_BARS, steps=STEPS, slices=slices)
+    gains = [np.asarray(school.run(seed)[0][-1]["test"].gain, np.float64) for seed in seeds]
+    threshold = statistics.NormalDist().inv_cdf(1.0 - 0.05 / len(seeds))
+    lucky = [gain.mean() > threshold * gain.std() / math.sqrt(gain.size) for gain in gains]
+    means = [1e4 * gain.mean() for gain in gains]
+    note = f"net {statistics.median(means):+.2f} bp/bar, at most {max(means):+.2f}"
+    title = f"{learner_name}, {MARKETS['shuffled'].title}: seeds of {len(seeds)} without a profit"
+    return [Row(title, len(seeds) - sum(lucky), "seeds", bar=len(seeds), note=note)]
+
+
+def stopped(learner_name: str, seeds: range) -> list[Row]:
+    """Early stopping on `factors` against the end of the training and the best of the curve."""
+    market = MARKETS["factors"]
+    slices = {"validation": (VALIDATION_SEED, FEW_BARS), "test": (TEST_SEED, TEST_BARS)}
+    school = open_school("factors", learner_name, train_bars=FEW_BARS, steps=MANY_STEPS, slices=slices)
+    test = school.slices["test"]
+    best = score(market, test, test.best)
+    chosen, last, top, kept = [], [], [], []
+    for seed in seeds:
+        curve, _ = school.run(seed)
+        growth = [np.log1p(np.asarray(now["validation"].gain, np.float64)).mean() for now in curve]
+        reached = [100.0 * score(market, test, np.asarray(now["test"].level)) / best for now in curve]
+        chosen.append(reached[int(np.argmax(growth))])
+        last.append(reached[-1])
+        top.append(max(reached))
+        kept.append(100.0 * chosen[-1] / top[-1])
+    title = f"{learner_name}, {market.title}"
+    return [
+        _worst(f"{title}, stopped early / best of the curve", kept, KEPT_BAR, unit="%"),
+        _worst("the same, stopped early", chosen),
+        _worst(f"the same, after {MANY_STEPS:,} steps", last),
+        _worst("the same, best of the curve", top),
+    ]
+
+
+def _worst(name: str, values: list[float], bar: float | None = None, unit: str = "% of optimum") -> Row:
+    note = f"worst of {len(values)} seeds, median {statistics.median(values):.2f}"
+    return Row(name, min(values), unit, min(values), max(values), bar=bar, note=note)
+
+
+def rows_of(name: str, seeds: int | None) -> list[Row]:
+    """Every row of one market."""
+    numbers = range(SEEDS.get(name, 10) if seeds is None else seeds)
+    special = {"shuffled": shuffled, "factors": stopped}
+    if name in special:
+        return [*special[name]("PPO", numbers), *(references(name) if name == "factors" else [])]
+    learnt = [
+        row for key, taught in LEARNERS.items() if name in taught.bars for row in graded(name, key, numbers)
+    ]
+    return [*learnt, *references(name)]
+
+
+def run(json_file: Path | None, *, markets: Sequence[str] | None = None, seeds: int | None = None) -> int:
+    """Train, grade and report.
+
+    Args:
+      json_file: where to write the figures, or None.
+      markets: names of `MARKETS`; None is all.
+      seeds: of each market; None is 20 of the AR(1), 5 of the factors and 10 of the others.
+    """
+    names = tuple(MARKETS) if markets is None else markets
+    unknown = [name for name in names if name not in MARKETS]
+    if unknown or (seeds is not None and seeds < 1):
+        raise SystemExit(
+            f"--markets {unknown} --seeds {seeds}: take of {', '.join(MARKETS)}, and 1 seed or more"
+        )
+    rows = [row for name in names for row in rows_of(name, seeds)]
+    return finish("Learning", rows, json_file=json_file)

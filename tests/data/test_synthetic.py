@@ -5,7 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ztb_jax.data.frame import content_hash
-from ztb_jax.data.synthetic import GENERATORS, ar1, correlated, from_returns, gbm, regimes, sine
+from ztb_jax.data.synthetic import (
+    GENERATORS,
+    ar1,
+    correlated,
+    factors,
+    from_returns,
+    gbm,
+    regimes,
+    shuffled,
+    sine,
+)
 from ztb_jax.data.validate import check
 from ztb_jax.errors import DataError
 
@@ -197,6 +207,55 @@ def test_impossible_markets_are_refused(generate, options, message):
 def test_prices_stay_within_single_precision(options):
     with pytest.raises(DataError, match=r"leaves the range of single precision at bar \d+\. Take fewer bars"):
         gbm(0, 100_000, **options)
+
+
+def test_factors_forecast_as_much_as_they_should():
+    frame, features = factors(0, 400_000, num_signals=2, num_noise=1, persistence=0.8, strength=0.004)
+    assert features.shape == (400_000, 3)
+    np.testing.assert_allclose(features.std(axis=0), 1.0, atol=0.02)
+    np.testing.assert_allclose([autocorrelation(column) for column in features.T], 0.8, atol=0.01)
+    np.testing.assert_allclose(np.corrcoef(features.T), np.eye(3), atol=0.02)
+    coming = returns(frame)[1:]
+    slopes = np.linalg.lstsq(features[:-1], coming)[0]
+    np.testing.assert_allclose(slopes, [0.004 / 2**0.5, 0.004 / 2**0.5, 0.0], atol=6e-5)
+    assert (coming - features[:-1] @ slopes).std() == pytest.approx(0.01, rel=0.01)
+    np.testing.assert_allclose(features[:, :2].sum(axis=1).std() * 0.004 / 2**0.5, 0.004, rtol=0.02)
+
+
+def test_factors_are_seeded_and_those_of_the_same_bar_and_later_forecast_nothing():
+    frame, features = factors(1, 200_000, persistence=0.0, strength=0.005)
+    again, same = factors(1, 200_000, persistence=0.0, strength=0.005)
+    np.testing.assert_array_equal(features, same)
+    assert content_hash(frame) == content_hash(again)
+    signal = features[:, :4].sum(axis=1) / 2
+    moved = returns(frame)
+    assert np.corrcoef(signal[:-1], moved[1:])[0, 1] == pytest.approx(0.005 / 0.0125**0.5 / 0.1, abs=0.01)
+    assert abs(np.corrcoef(signal, moved)[0, 1]) < 0.01
+    assert abs(np.corrcoef(signal[1:], moved[:-1])[0, 1]) < 0.01
+
+
+def test_shuffled_returns_keep_all_but_their_order():
+    frame = ar1(0, 100_000)
+    mixed = shuffled(7, frame)
+    np.testing.assert_allclose(np.sort(returns(mixed)), np.sort(returns(frame)), rtol=1e-9)
+    assert abs(autocorrelation(returns(mixed))) < 0.01 < 0.29 < autocorrelation(returns(frame))
+    assert content_hash(mixed) == content_hash(shuffled(7, frame)) != content_hash(shuffled(8, frame))
+    gapped = frame.assign(open=100.0)
+    np.testing.assert_allclose(returns(shuffled(7, gapped)), returns(mixed), rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_signals": 0}, "num_signals is 0"),
+        ({"num_noise": -1}, "num_noise is -1"),
+        ({"persistence": 1.0}, "persistence is 1.0"),
+        ({"strength": -1.0, "volatility": float("nan")}, "strength is -1.0.*\n?.*volatility is nan"),
+    ],
+)
+def test_impossible_factors_are_refused(options, message):
+    with pytest.raises(DataError, match=message):
+        factors(0, 100, **options)
 
 
 @EVERY

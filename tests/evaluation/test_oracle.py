@@ -1,4 +1,4 @@
-"""The oracles against brute force, their limits, and the fractions that make a market a test."""
+"""Hindsight against brute force, its limits, reference policies and the score by hand."""
 
 import itertools
 import math
@@ -112,6 +112,8 @@ def test_score_is_its_formula():
     assert oracle.score_by_conditional_mean(path, mean, 0.002, sigma=0.03) == pytest.approx(random / 4)
     known = growth(path, np.zeros(4), mean, 0.002) / 4
     assert oracle.score_by_conditional_mean(path, mean, 0.002) == pytest.approx(known)
+    sure = oracle.score_by_conditional_mean(path, mean, 0.002, sigma=0.0)
+    assert sure == pytest.approx((0.01 + 0.02 - 0.005 + 0.005 - 0.002 * 4.5) / 4)
     with pytest.raises(ValueError, match="path has 4 bars and conditional_mean 3"):
         oracle.score_by_conditional_mean(path, mean[1:], 0.002)
 
@@ -131,102 +133,6 @@ def test_reference_policies_by_hand():
     np.testing.assert_array_equal(oracle.myopic(mean, 0.0), [*oracle.cost_blind(mean)[:4], -1.0])
     # Half the mean-variance optimum is worth less than its variance costs.
     np.testing.assert_array_equal(oracle.myopic(np.array([0.03]), 0.0, sigma=0.3), [0.0])
-
-
-def test_ar1_policy_limits():
-    points = np.linspace(-0.05, 0.05, 101)
-    free = oracle.ar1_policy(0.3, 0.01, 0.0)
-    mean = 0.3 * points
-    expected = np.where(np.abs(mean) > 0.5 * 0.01**2, np.sign(mean), 0.0)
-    np.testing.assert_array_equal(free(points, 0.0), expected)
-    idle = oracle.ar1_policy(0.0, 0.01, 0.001)
-    np.testing.assert_array_equal(idle(points, 0.0), 0.0)
-    assert idle.gain == pytest.approx(0.0, abs=1e-12)
-    dear = oracle.ar1_policy(0.3, 0.01, 0.05, grid=101)
-    np.testing.assert_array_equal(dear(points, 0.0), 0.0)
-
-
-def test_ar1_policy_is_symmetric_and_has_a_band():
-    policy = oracle.ar1_policy(0.3, 0.01, 0.002)
-    points = np.linspace(-0.04, 0.04, 161)
-    long, short = policy(points, 1.0), policy(points, -1.0)
-    np.testing.assert_array_equal(long, -short[::-1])
-    assert np.all(np.diff(long) >= 0)
-    assert np.all(long >= short)
-    assert np.any(long > short)
-    assert float(policy(0.0, 1.0)) == 1.0
-    coarse = oracle.ar1_policy(0.3, 0.01, 0.002, grid=401)
-    assert coarse.gain == pytest.approx(policy.gain, rel=1e-3)
-
-
-def ar1_series(phi, sigma, size, seed=0):
-    noise = np.random.default_rng(seed).normal(0.0, sigma, size)
-    returns = np.zeros(size)
-    for bar in range(1, size):
-        returns[bar] = phi * returns[bar - 1] + noise[bar]
-    return returns
-
-
-@pytest.fixture(scope="module")
-def ar1():
-    """(policy, last return, conditional mean, sigma, cost) of the market that the benchmark trains on."""
-    returns = ar1_series(0.3, 0.01, 100_000)
-    return oracle.ar1_policy(0.3, 0.01, 0.002), returns, 0.3 * returns, 0.01, 0.002
-
-
-def test_following_is_deciding_bar_by_bar(ar1):
-    policy, returns, *_ = ar1
-    held, path = 0.0, []
-    for last in returns[:300]:
-        held = float(policy(last, held))
-        path.append(held)
-    np.testing.assert_array_equal(policy.follow(returns[:300]), path)
-
-
-def test_the_ar1_optimum_scores_its_gain_and_beats_every_threshold(ar1):
-    policy, returns, mean, sigma, cost = ar1
-    best = oracle.score_by_conditional_mean(policy.follow(returns), mean, cost, sigma=sigma)
-    assert best == pytest.approx(policy.gain, rel=0.01)
-    for threshold in (0.0, 0.5, 0.7, 0.9, 1.2):
-        path, held = [], 0.0
-        for expected in mean:
-            held = math.copysign(1.0, expected) if abs(expected) > threshold * cost else held
-            path.append(held)
-        assert oracle.score_by_conditional_mean(np.array(path), mean, cost, sigma=sigma) < best * 1.0005
-
-
-def test_the_ar1_market_at_20_bp_punishes_ignoring_costs(ar1):
-    policy, returns, mean, sigma, cost = ar1
-
-    def score(path):
-        return oracle.score_by_conditional_mean(path, mean, cost, sigma=sigma)
-
-    best = score(policy.follow(returns))
-    assert score(oracle.myopic(mean, cost, sigma=sigma)) / best == pytest.approx(0.994, abs=0.006)
-    assert score(oracle.cost_blind(mean)) / best == pytest.approx(0.675, abs=0.02)
-
-
-def test_the_sine_market_at_60_bp_punishes_looking_one_bar_ahead():
-    price = 0.02 * np.sin(2 * np.pi * np.arange(6_001) / 60)
-    returns = np.expm1(np.diff(price))
-
-    def score(path):
-        return oracle.score_by_conditional_mean(path, returns, 0.006)
-
-    best = score(oracle.hindsight(np.zeros(6_000), returns, cost=0.006).path)
-    assert best > 0.0
-    assert abs(score(oracle.myopic(returns, 0.006)) / best) < 0.006
-    assert 0.998 < score(oracle.cost_blind(returns)) / best <= 1.0 + 1e-9
-
-
-@pytest.mark.parametrize(
-    ("phi", "sigma", "cost", "grid", "match"),
-    [(1.0, 0.01, 0.0, 99, "phi is 1.0"), (0.3, 0.0, 0.0, 99, "sigma is 0.0"), (0.3, 0.01, 0.0, 2, "grid 2"),
-     (0.3, 0.01, -1.0, 99, "cost is -1.0"), (0.3, 0.01, math.inf, 99, "cost is inf")],
-)  # fmt: skip
-def test_ar1_policy_refuses(phi, sigma, cost, grid, match):
-    with pytest.raises(ValueError, match=match):
-        oracle.ar1_policy(phi, sigma, cost, grid=grid)
 
 
 def test_hindsight_over_many_levels_is_that_of_its_extremes_without_costs():

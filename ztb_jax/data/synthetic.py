@@ -156,6 +156,66 @@ def correlated(
     }
 
 
+def factors(
+    seed: int,
+    num_bars: int,
+    *,
+    num_signals: int = 4,
+    num_noise: int = 12,
+    persistence: float = 0.9,
+    strength: float = 0.002,
+    volatility: float = 0.01,
+    timeframe: str = "1h",
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Returns that several weak features forecast, and features that look alike and forecast nothing.
+
+        r[t+1] = strength / sqrt(S) · sum(x[t, :S]) + volatility z[t+1]
+
+    Each feature x is an AR(1) of deviation 1, independent of the others. The conditional mean has deviation
+    `strength`, so that R² is strength² / (strength² + volatility²), and is itself an AR(1) of `persistence`,
+    from which the best policy under costs follows by value iteration.
+
+    Args:
+      seed: of returns and features.
+      num_bars: T.
+      num_signals: S, features that forecast; the first ones.
+      num_noise: features that do not.
+      persistence: of every feature, from 0 to below 1.
+      strength: standard deviation of the conditional mean.
+      volatility: standard deviation of the return around it.
+      timeframe: between stamps.
+
+    Returns:
+      The frame, and the features [T, num_signals + num_noise] as known at each bar's close.
+
+    Raises:
+      DataError: no signal, or a negative number, of features or else; or a persistence out of range.
+    """
+    _check_sizes(num_bars, strength=strength, volatility=volatility, num_noise=num_noise)
+    if num_signals < 1:
+        raise DataError(f"num_signals is {num_signals}. Choose 1 or more.")
+    if not 0 <= persistence < 1:
+        raise DataError(f"persistence is {persistence}. Choose one from 0 to below 1.")
+    rng = _returns_rng(seed)
+    shocks = rng.standard_normal((num_signals + num_noise, num_bars))
+    shocks[:, 1:] *= np.sqrt(1.0 - persistence**2)
+    features = np.stack([_autoregress(row, persistence) for row in shocks], axis=1)
+    mean = strength / np.sqrt(num_signals) * features[:, :num_signals].sum(axis=1)
+    returns = volatility * rng.standard_normal(num_bars)
+    returns[1:] += mean[:-1]
+    return from_returns(seed, returns, timeframe=timeframe), features
+
+
+def shuffled(seed: int, frame: pd.DataFrame, *, timeframe: str = "1h") -> pd.DataFrame:
+    """A market of the close-to-close returns of `frame` in random order: what no policy can forecast.
+
+    Mean, deviation and tails stay, and every dependence in time is gone. Gaps become part of the bar.
+    """
+    closed = frame["close"].to_numpy(np.float64)
+    returns = closed / np.concatenate([frame["open"].to_numpy(np.float64)[:1], closed[:-1]]) - 1.0
+    return from_returns(seed, np.random.default_rng([seed, 2]).permutation(returns), timeframe=timeframe)
+
+
 GENERATORS: Mapping[str, Callable[..., pd.DataFrame]] = MappingProxyType(
     {"gbm": gbm, "ar1": ar1, "sine": sine, "regimes": regimes}
 )

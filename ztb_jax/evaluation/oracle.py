@@ -1,4 +1,6 @@
-"""The best that could be done: hindsight over known prices, and the optimal policy of a known market.
+"""The best that could be done over known prices, two reference policies, and the score of a path of levels.
+
+The optimal policies of markets whose future is random are in `ztb_jax.evaluation.markov`.
 
 Axes: T bars, A candidate levels (the caller's levels, and flat, where every account starts).
 A level is a signed fraction of equity; costs are fractions of the value traded, one way.
@@ -8,7 +10,6 @@ every bar. The simulator lets exposure drift with the price instead (units are h
 path is re-scored by the simulator wherever the two are compared.
 """
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,36 +34,6 @@ class Hindsight(NamedTuple):
 
     path: np.ndarray
     log_growth: float
-
-
-class Ar1Policy(NamedTuple):
-    """The optimal policy of an AR(1) market: calling it gives the level to take.
-
-    Attributes:
-      levels: [A] float64 candidate levels, ascending.
-      grid: [N] float64 returns at which `values` is known, ascending.
-      values: [A, N] float64 value of being at a level until the next decision, before the cost of
-        getting there; relative to an arbitrary constant.
-      cost: one-way cost, fraction of the value traded.
-      gain: optimal mean log growth per bar, net of costs.
-    """
-
-    levels: np.ndarray
-    grid: np.ndarray
-    values: np.ndarray
-    cost: float
-    gain: float
-
-    def __call__(self, last_return: np.ndarray | float, previous: np.ndarray | float) -> np.ndarray:
-        """Level to take after `last_return` when holding `previous`; both broadcast together, float64."""
-        last_return, previous = np.broadcast_arrays(np.float64(last_return), np.float64(previous))
-        values = np.stack([np.interp(last_return, self.grid, row) for row in self.values])
-        return _best(values, self.levels, previous, self.cost)
-
-    def follow(self, returns: np.ndarray) -> np.ndarray:
-        """[T] float64 levels taken after each of returns [T], starting flat."""
-        held = np.union1d(self.levels, 0.0)
-        return _walk(self(np.asarray(returns, np.float64)[:, None], held[None, :]), held)
 
 
 def hindsight(
@@ -90,12 +61,12 @@ def hindsight(
       ValueError: arrays differ in length, are empty or not finite; no level; or a negative cost.
       NoPathError: every allowed level is ruined or unaffordable.
     """
-    gap, body = _checked_series(gap, "gap"), _checked_series(body, "body")
+    gap, body = checked_series(gap, "gap"), checked_series(body, "body")
     if gap.shape != body.shape:
         raise ValueError(f"gap has {gap.size} bars and body {body.size}: give both for the same decisions.")
-    allowed = _checked_levels(levels)
+    allowed = checked_levels(levels)
     held = np.union1d(allowed, 0.0)
-    switch = _log_growth(np.abs(held[:, None] - held[None, :]), -_checked_cost(cost))
+    switch = _log_growth(np.abs(held[:, None] - held[None, :]), -checked_cost(cost))
     switch[:, ~np.isin(held, allowed)] = -np.inf
 
     value = np.where(held == 0.0, 0.0, -np.inf)
@@ -118,54 +89,6 @@ def hindsight(
     return Hindsight(path=path, log_growth=growth)
 
 
-def ar1_policy(
-    phi: float, sigma: float, cost: float, *, levels: Sequence[float] = DEFAULT_LEVELS, grid: int = 801
-) -> Ar1Policy:
-    """The optimal policy of r[t+1] = phi r[t] + sigma eps[t+1], eps standard normal.
-
-    Relative value iteration for the average reward, with reward to second order in log growth:
-
-        Q(r, p) = p phi r - p² sigma² / 2 + E[V(r') | r]        V(r, q) = max_p(Q(r, p) - cost |p - q|)
-
-    on a grid of returns over ±8 stationary standard deviations, transitions by the normal probability of each
-    cell. Limits: at phi = 0 it never trades; at zero cost it is the myopic policy.
-
-    Args:
-      phi: autocorrelation of returns, in (-1, 1).
-      sigma: standard deviation of the innovation per bar, positive.
-      cost: one-way cost, fraction of the value traded; finite.
-      levels: levels that may be chosen.
-      grid: number of grid points; the thresholds are interpolated between them.
-
-    Raises:
-      ValueError: phi, sigma, cost or grid out of range, or the iteration does not settle.
-    """
-    if not -1.0 < phi < 1.0:
-        raise ValueError(f"phi is {phi}: returns are stationary only for phi strictly between -1 and 1.")
-    if not sigma > 0.0 or grid < 3:
-        raise ValueError(f"sigma is {sigma} and grid {grid}: sigma must be positive, grid at least 3.")
-    if not math.isfinite(_checked_cost(cost)):
-        raise ValueError(f"cost is {cost}: with a cost that nobody pays there is no long run to optimise.")
-    allowed = _checked_levels(levels)
-    points = np.linspace(-8.0, 8.0, grid) * sigma / np.sqrt(1.0 - phi**2)
-    transition = _normal_cells(points, phi * points, sigma)
-    reward = _one_bar(phi * points[:, None], allowed, sigma).T
-    switch = _charge(np.abs(allowed[:, None] - allowed[None, :]), cost)
-
-    ahead = np.zeros((allowed.size, grid))
-    for _ in range(5_000):
-        values = reward + ahead @ transition.T
-        renewed = (values[None] - switch[:, :, None]).max(axis=1)
-        change = renewed - ahead
-        ahead = renewed - renewed[0, grid // 2]
-        if np.ptp(change) < 1e-13 + 1e-9 * sigma**2:
-            return Ar1Policy(allowed, points, values, cost, float(change.mean()))
-    raise ValueError(
-        f"Value iteration did not settle for phi={phi}, sigma={sigma}, cost={cost}: "
-        "phi is too close to 1, or the cost too large for returns of this size."
-    )
-
-
 def myopic(
     conditional_mean: np.ndarray,
     cost: float,
@@ -178,11 +101,11 @@ def myopic(
     Takes the p that maximises the score of the next bar (`score_by_conditional_mean`) given the level it
     holds: optimal at zero cost, blind to a gain that takes several bars to pay for its trade.
     """
-    mean = _checked_series(conditional_mean, "conditional_mean")
-    allowed = _checked_levels(levels)
+    mean = checked_series(conditional_mean, "conditional_mean")
+    allowed = checked_levels(levels)
     held = np.union1d(allowed, 0.0)
-    values = np.moveaxis(_one_bar(mean[:, None], allowed, sigma), -1, 0)[:, :, None]
-    return _walk(_best(values, allowed, held[None, :], _checked_cost(cost)), held)
+    values = np.moveaxis(one_bar(mean[:, None], allowed, sigma), -1, 0)[:, :, None]
+    return walk(best_level(values, allowed, held[None, :], checked_cost(cost)), held)
 
 
 def cost_blind(conditional_mean: np.ndarray, *, levels: Sequence[float] = DEFAULT_LEVELS) -> np.ndarray:
@@ -190,8 +113,8 @@ def cost_blind(conditional_mean: np.ndarray, *, levels: Sequence[float] = DEFAUL
 
     Optimal at zero cost when the mean outweighs the variance. Idle is the level nearest to flat.
     """
-    mean = _checked_series(conditional_mean, "conditional_mean")
-    allowed = _checked_levels(levels)
+    mean = checked_series(conditional_mean, "conditional_mean")
+    allowed = checked_levels(levels)
     idle = allowed[np.argmin(np.abs(allowed))]
     return np.select([mean > 0.0, mean < 0.0], [allowed[-1], allowed[0]], idle)
 
@@ -213,21 +136,22 @@ def score_by_conditional_mean(
       path: [T] levels held over the next bar.
       conditional_mean: [T] mean of the next bar's simple return, known at the decision.
       cost: one-way cost, fraction of the value traded.
-      sigma: standard deviation of the next bar's return around its mean, or None.
+      sigma: standard deviation of the next bar's return around its mean, or None; 0 is a return that is
+        known, to first order in it.
 
     Raises:
       ValueError: lengths differ, an input is empty or not finite, or the cost is negative.
     """
-    path, mean = _checked_series(path, "path"), _checked_series(conditional_mean, "conditional_mean")
+    path, mean = checked_series(path, "path"), checked_series(conditional_mean, "conditional_mean")
     if path.shape != mean.shape:
         raise ValueError(
             f"path has {path.size} bars and conditional_mean {mean.size}: give one mean a level."
         )
     traded = np.abs(np.diff(path, prepend=0.0))
-    cost = _checked_cost(cost)
+    cost = checked_cost(cost)
     if sigma is None:
         return float(np.mean(_log_growth(path, mean) + _log_growth(traded, -cost)))
-    return float(np.mean(path * mean - 0.5 * path**2 * sigma**2 - _charge(traded, cost)))
+    return float(np.mean(path * mean - 0.5 * path**2 * sigma**2 - charge(traded, cost)))
 
 
 def _extend(carry, bar):
@@ -260,29 +184,29 @@ def _log_growth(level: np.ndarray, returns: np.ndarray | float) -> np.ndarray:
         return np.log1p(np.maximum(product, -1.0))
 
 
-def _charge(distance: np.ndarray, cost: float) -> np.ndarray:
+def charge(distance: np.ndarray, cost: float) -> np.ndarray:
     """Cost of moving the level by distance; not moving is free even where the cost is infinite."""
     return np.where(distance == 0.0, 0.0, cost * np.where(distance == 0.0, 1.0, distance))
 
 
-def _one_bar(mean: np.ndarray, levels: np.ndarray, sigma: float | None) -> np.ndarray:
+def one_bar(mean: np.ndarray, levels: np.ndarray, sigma: float | None) -> np.ndarray:
     """[T, A] expected log growth of one bar at each level, costs aside; mean is [T, 1]."""
     if sigma is None:
         return _log_growth(levels[None, :], mean)
     return mean * levels[None, :] - 0.5 * (levels[None, :] * sigma) ** 2
 
 
-def _best(values: np.ndarray, levels: np.ndarray, previous: np.ndarray, cost: float) -> np.ndarray:
+def best_level(values: np.ndarray, levels: np.ndarray, previous: np.ndarray, cost: float) -> np.ndarray:
     """The level whose value [A, ...] less the cost from previous is highest; previous itself in a tie."""
     column = levels.reshape((-1,) + (1,) * (values.ndim - 1))
     distance = np.abs(column - previous)
-    net = values - _charge(distance, cost)
+    net = values - charge(distance, cost)
     choice = levels[np.argmax(net, axis=0)]
     stays = np.max(np.where(distance == 0.0, net, -np.inf), axis=0) >= net.max(axis=0)
     return np.where(stays, previous, choice)
 
 
-def _walk(choice: np.ndarray, held: np.ndarray) -> np.ndarray:
+def walk(choice: np.ndarray, held: np.ndarray) -> np.ndarray:
     """[T] levels met by following choice [T, A] (level taken from each held level) from flat."""
     steps = np.searchsorted(held, choice).tolist()
     index, visited = int(np.searchsorted(held, 0.0)), []
@@ -292,20 +216,8 @@ def _walk(choice: np.ndarray, held: np.ndarray) -> np.ndarray:
     return held[np.asarray(visited)]
 
 
-def _normal_cells(points: np.ndarray, means: np.ndarray, sigma: float) -> np.ndarray:
-    """[N, N] probability that a normal of each mean falls in the cell around each point; rows sum to one."""
-    edges = (points[1:] + points[:-1]) / 2.0
-    below = _normal_cdf((edges[None, :] - means[:, None]) / sigma)
-    cells = np.diff(below, axis=1, prepend=0.0, append=1.0)
-    # Subnormal tails slow every later product down a hundredfold and weigh nothing.
-    return np.where(cells > 1e-30, cells, 0.0)
-
-
-def _normal_cdf(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2.0)))
-
-
-def _checked_series(values: np.ndarray, name: str) -> np.ndarray:
+def checked_series(values: np.ndarray, name: str) -> np.ndarray:
+    """values as a non-empty float64 series [T] of finite numbers, or a ValueError that names it."""
     values = np.asarray(values, np.float64)
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"{name} has shape {values.shape}: give a non-empty series of one axis.")
@@ -315,14 +227,16 @@ def _checked_series(values: np.ndarray, name: str) -> np.ndarray:
     return values
 
 
-def _checked_levels(levels: Sequence[float]) -> np.ndarray:
-    values = _checked_series(np.asarray(levels, np.float64), "levels")
+def checked_levels(levels: Sequence[float]) -> np.ndarray:
+    """levels [A] as float64, ascending; a ValueError where one repeats, or none is given."""
+    values = checked_series(np.asarray(levels, np.float64), "levels")
     if np.unique(values).size != values.size:
         raise ValueError(f"levels {values.tolist()} repeat: give each level once.")
     return np.sort(values)
 
 
-def _checked_cost(cost: float) -> float:
+def checked_cost(cost: float) -> float:
+    """cost, or a ValueError where it is negative or NaN."""
     if not cost >= 0.0:
         raise ValueError(f"cost is {cost}: give a one-way fraction of the value traded, zero or more.")
     return float(cost)
