@@ -18,7 +18,7 @@ import numpy as np
 from flax import struct
 
 from envs import actions as spaces
-from envs.checks import window_findings
+from envs.checks import value_findings, window_findings
 from envs.observations import dense
 from envs.orders import LIMIT, MARKET, STOP
 from envs.single import make_single
@@ -62,12 +62,13 @@ def make_task(env: Env, params: EnvParams, *, features: Any, lookback: int) -> T
     """The parts, once they are known to fit each other; arrays become float32.
 
     Raises:
-      ValueError: features that are not finite or not one row a bar, a first bar without a whole window, or a
-        slice that is shorter than an episode.
+      ValueError: features that are not finite or not one row a bar, a first bar without a whole window, a
+        slice that is shorter than an episode, or a number out of its range.
     """
     rows = np.asarray(features, np.float32)
     num_bars, first, stop = len(params.market.gap), int(params.first), int(params.stop)
-    findings = window_findings(params, num_bars=num_bars, episode_bars=env.episode_bars)
+    findings = value_findings(params)
+    findings += window_findings(params, num_bars=num_bars, episode_bars=env.episode_bars)
     if rows.ndim != 2 or len(rows) != num_bars:
         findings.append(f"features must be [{num_bars}, F], a row for each bar, got {rows.shape}")
     if lookback < 1:

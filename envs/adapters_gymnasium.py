@@ -212,9 +212,12 @@ class _Accounts:
 
     def masks(self) -> np.ndarray:
         """[N, A] bool, choices that may be asked for now; those of all components, one after another."""
-        mask, actions = self.view.mask, self.task.env.actions
+        actions = self.task.env.actions
         if not actions.sizes:
             raise AttributeError("a continuous action has no masks")
+        if self._carry is None:
+            raise gymnasium.error.ResetNeeded("call reset before asking for masks")
+        mask = self.view.mask
         if mask is None:
             return np.ones((self.num, sum(actions.sizes)), bool)
         return mask
@@ -274,7 +277,8 @@ class GymnasiumEnv(gymnasium.Env):
         """The arguments are those of `envs.adapters.to_gymnax`.
 
         Raises:
-          ValueError: the parts do not fit each other, or a render mode: there is none.
+          ValueError: the parts do not fit each other.
+          TypeError: a render mode: there is none.
         """
         _refuse_rendering(render_mode)
         self.render_mode = render_mode
@@ -313,7 +317,12 @@ class GymnasiumEnv(gymnasium.Env):
         return view.observation[0], float(played.reward[0]), terminated, truncated, _of_the_first(infos)
 
     def action_masks(self) -> np.ndarray:
-        """[A] bool, as sb3-contrib's MaskablePPO asks for it."""
+        """[A] bool, as sb3-contrib's MaskablePPO asks for it.
+
+        Raises:
+          AttributeError: a continuous action.
+          gymnasium.error.ResetNeeded: before the first reset.
+        """
         return self._accounts.masks()[0]
 
 
@@ -340,7 +349,8 @@ class GymnasiumVectorEnv(VectorEnv):
         """The arguments are those of `envs.adapters.to_gymnax`, and the number of accounts.
 
         Raises:
-          ValueError: the parts do not fit each other, no account, or a render mode: there is none.
+          ValueError: the parts do not fit each other, or no account.
+          TypeError: a render mode: there is none.
         """
         _refuse_rendering(render_mode)
         if num_envs < 1:
@@ -381,10 +391,11 @@ class GymnasiumVectorEnv(VectorEnv):
         return view.observation, rewards, played.terminated, played.truncated, infos
 
     def action_masks(self) -> np.ndarray:
-        """[N, A] bool, what may be asked for now."""
+        """[N, A] bool, what may be asked for now; raises as a single account's."""
         return self._accounts.masks()
 
 
 def _refuse_rendering(render_mode: str | None) -> None:
+    # Learners that make an environment by its id ask for pictures first, and without them on a TypeError.
     if render_mode is not None:
-        raise ValueError(f"render_mode must be None, got {render_mode!r}: there is nothing to look at")
+        raise TypeError(f"render_mode must be None, got {render_mode!r}: there is nothing to look at")

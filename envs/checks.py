@@ -6,7 +6,7 @@ Structure is looked at whenever a program is traced; numbers only where they are
 import jax
 import numpy as np
 
-from envs.types import Actions, EnvParams
+from envs.types import Actions, EnvParams, Limits
 
 
 def check_params(params: EnvParams, space: Actions, *, guarded: bool, max_latency: int) -> None:
@@ -53,6 +53,7 @@ def check_params(params: EnvParams, space: Actions, *, guarded: bool, max_latenc
         for part, name, other in needs
         if part is not None and part is not False and has[other] is None
     ]
+    findings += value_findings(params)
     if params.limits is not None and not guarded:
         findings.append("limits are given: make the environment with guarded=True")
     if params.latency is not None and max_latency == 0:
@@ -67,6 +68,23 @@ def check_params(params: EnvParams, space: Actions, *, guarded: bool, max_latenc
         findings.append(f"latency ({params.latency}) must be from 0 to max_latency ({max_latency})")
     if findings:
         raise ValueError("; ".join(findings))
+
+
+def value_findings(params: EnvParams) -> list[str]:
+    """Known numbers that no environment can play by: a ruin, a life of orders or a limit out of its range."""
+    findings = []
+    ruin, alive = _known(params.ruin_equity), _known(params.order_bars)
+    if ruin is not None and not ((ruin >= 0) & (ruin < 1)).all():
+        findings.append(f"ruin_equity ({ruin}) must be at least 0 and below 1, a share of the start")
+    if alive is not None and not (alive >= 1).all():
+        findings.append(f"order_bars ({alive}) must be at least 1")
+    # What may be lost is at most everything; a portfolio's limits are on books, which leverage makes larger.
+    most, rule = (1.0, "from 0 to 1") if isinstance(params.limits, Limits) else (np.inf, "at least 0")
+    for name, limit in ({} if params.limits is None else vars(params.limits)).items():
+        known = _known(limit)
+        if known is not None and not ((known >= 0) & (known <= most)).all():
+            findings.append(f"limits.{name} ({known}) must be {rule}")
+    return findings
 
 
 def check_windows(params: EnvParams, *, num_bars: int, episode_bars: int) -> None:

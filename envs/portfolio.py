@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from envs import ledger, rewards, risk_limits, terminations
-from envs.checks import check_windows
+from envs.checks import check_windows, value_findings
 from envs.fusion import materialise, total
 from envs.ledger import Account, Book
 from envs.portfolio_market import PortfolioMarket
@@ -320,7 +320,7 @@ def _value_at_risk(account: Account, bar, params: EnvParams):
 
 
 def check_params(params: EnvParams, num_instruments: int) -> None:
-    """Refuse parameters that do not fit; structure only, so nothing is computed.
+    """Refuse parameters that do not fit; numbers only where they are known, outside of any `jit`.
 
     Raises:
       ValueError: every finding at once.
@@ -328,7 +328,7 @@ def check_params(params: EnvParams, num_instruments: int) -> None:
     market, limits, costs = _market(params), _limits(params), params.costs
     if not isinstance(market, PortfolioMarket) or not isinstance(limits, RiskLimits | None):
         raise ValueError("a portfolio needs a PortfolioMarket and RiskLimits: see envs.portfolio_market")
-    findings = []
+    findings = value_findings(params)
     if market.num_instruments != num_instruments:
         findings.append(f"the market has {market.num_instruments} instruments, not {num_instruments}")
     if limits is not None and market.window != limits.window:

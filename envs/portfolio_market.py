@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from envs.checks import value_findings
 from envs.risk_limits import RiskLimits
 from envs.types import Costs, EnvParams, Financing
 
@@ -149,18 +150,14 @@ def make_portfolio_params(
       stop: one past the last bar that may be reached; None is the end.
 
     Raises:
-      ValueError: `first` is before the first full window, or the slice is empty.
+      ValueError: `first` is before the first full window, the slice is empty, or a number is out of range.
     """
     num_bars = len(market.gap)
     first = market.window if first is None else first
     stop = num_bars if stop is None else stop
-    if limits is not None and first < market.window:
-        raise ValueError(f"first ({first}) must be at least {market.window}, where the first window is full")
-    if not 0 <= first < stop <= num_bars:
-        raise ValueError(f"first ({first}) and stop ({stop}) must be a slice of the {num_bars} bars")
     shared: Any = market  # the records that have the places of Market and Limits in a portfolio
     allowed: Any = limits
-    return EnvParams(
+    params = EnvParams(
         market=shared,
         costs=costs,
         ruin_equity=jnp.float32(ruin_equity),
@@ -170,6 +167,14 @@ def make_portfolio_params(
         limits=allowed,
         band=None if band is None else jnp.float32(band),
     )
+    findings = value_findings(params)
+    if limits is not None and first < market.window:
+        findings.append(f"first ({first}) must be at least {market.window}, where the first window is full")
+    if not 0 <= first < stop <= num_bars:
+        findings.append(f"first ({first}) and stop ({stop}) must be a slice of the {num_bars} bars")
+    if findings:
+        raise ValueError("; ".join(findings))
+    return params
 
 
 def _check(opened, closed, *, years, groups, window) -> None:

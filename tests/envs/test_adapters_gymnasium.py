@@ -354,6 +354,9 @@ def test_refuses_what_makes_no_sense():
         fresh.step(0)
     with pytest.raises(gymnasium.error.ResetNeeded):
         vector(PLAIN, 2).step(np.array([0, 0]))
+    for unready in (fresh, vector(PLAIN, 2)):
+        with pytest.raises(gymnasium.error.ResetNeeded, match="call reset"):
+            unready.action_masks()
     for options, message in (
         ({"bar": 3}, "'start', 'level'"),
         ({"start": 14}, "between 15"),
@@ -363,7 +366,7 @@ def test_refuses_what_makes_no_sense():
             fresh.reset(options=options)
     with pytest.raises(ValueError, match="num_envs"):
         vector(PLAIN, 0)
-    with pytest.raises(ValueError, match="render_mode"):
+    with pytest.raises(TypeError, match="render_mode must be None"):
         gymnasium.make(IDS[0], render_mode="human", disable_env_checker=True)
 
 

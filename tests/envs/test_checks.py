@@ -1,12 +1,19 @@
 """Parameters that do not fit are refused where they are known, and the first step is like every other."""
 
+import re
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from envs import actions
+from envs.adapters import make_task
+from envs.checks import value_findings
 from envs.orders import LIMIT, MARKET
 from envs.portfolio import make_portfolio
+from envs.portfolio_market import make_portfolio_market, make_portfolio_params
+from envs.risk_limits import RiskLimits
 from envs.single import make_single
 from envs.transforms import cheapen, vectorise
 from envs.types import Limits
@@ -62,6 +69,57 @@ def test_refuses_parts_that_nothing_would_read():
     guarded.reset(jax.random.key(0), params_of(market, limits=Limits(f32(1.0), f32(0.5))))
     with pytest.raises(ValueError, match="limit beyond the close"):
         actions.grid(orders=((LIMIT, -0.05, 0.0),))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"ruin_equity": f32(-0.1)}, r"ruin_equity \(-0.1.*\) must be at least 0 and below 1"),
+        ({"ruin_equity": f32(1.0)}, "ruin_equity"),
+        ({"ruin_equity": f32(float("nan"))}, "ruin_equity"),
+        ({"order_bars": jnp.int32(0)}, r"order_bars \(0\) must be at least 1"),
+        ({"limits": Limits(f32(-0.1), f32(1.0))}, "limits.daily_loss .* must be from 0 to 1"),
+        ({"limits": Limits(f32(1.0), f32(5.0))}, "limits.drawdown .* must be from 0 to 1"),
+        ({"limits": RiskLimits(max_portfolio_var=f32(-0.02))}, "limits.max_portfolio_var .* at least 0"),
+        ({"limits": RiskLimits(max_weight=f32([0.5, float("nan")]))}, "limits.max_weight .* at least 0"),
+    ],
+)
+def test_tells_known_numbers_that_are_out_of_range(parts, message):
+    (finding,) = value_findings(params().replace(**parts))
+    assert re.search(message, finding)
+    jax.jit(lambda wrong: assert_nothing(value_findings(wrong)))(params().replace(**parts))
+
+
+def assert_nothing(findings):
+    assert findings == []
+
+
+def test_numbers_at_the_ends_of_their_ranges_are_played():
+    ends = {"order_bars": jnp.int32(1), "ruin_equity": f32(0.0), "limits": Limits(f32(0.0), f32(1.0))}
+    assert value_findings(params().replace(**ends)) == []
+    books = RiskLimits(max_portfolio_var=f32(0.0), max_gross=f32(jnp.inf))
+    assert value_findings(params(limits=books)) == []
+
+
+def test_every_environment_and_adapter_refuses_numbers_out_of_range():
+    broke = params().replace(ruin_equity=f32(1.0))
+    with pytest.raises(ValueError, match="ruin_equity"):
+        make_single(episode_bars=8).reset(jax.random.key(0), broke)
+    features = jnp.zeros((len(broke.market.gap), 1))
+    with pytest.raises(ValueError, match="ruin_equity"):
+        make_task(make_single(episode_bars=8), broke, features=features, lookback=1)
+    market = make_portfolio_market(
+        100.0 + np.arange(20.0)[:, None], 100.5 + np.arange(20.0)[:, None], window=5
+    )
+    costs, books = params().costs, RiskLimits(max_gross=f32(-1.0), window=5)
+    told = r"ruin_equity \(2.0\).*; limits.max_gross"
+    with pytest.raises(ValueError, match=told):
+        make_portfolio_params(market, costs, limits=books, ruin_equity=2.0)
+    book = make_portfolio_params(market, costs, limits=RiskLimits(window=5))
+    with pytest.raises(ValueError, match=told):
+        make_portfolio(num_instruments=1, episode_bars=8).reset(
+            jax.random.key(0), book.replace(ruin_equity=f32(2.0), limits=books)
+        )
 
 
 def test_refuses_groups_of_nobody_and_parts_that_are_none():

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / ".venv-peers/bin/python"
+peers = pytest.mark.skipif(not PEERS.exists(), reason="make peers has not been run")
 
 
 def test_the_page_shows_the_recipe_for_stable_baselines3():
@@ -16,9 +17,13 @@ def test_the_page_shows_the_recipe_for_stable_baselines3():
     assert code.split('"""\n\n', maxsplit=1)[1].strip() in page
 
 
-@pytest.mark.skipif(not PEERS.exists(), reason="make peers has not been run")
+def run(code):
+    subprocess.run([PEERS, "-c", code], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+
+
+@peers
 def test_stable_baselines3_trains_on_the_accounts():
-    code = """
+    run("""
 from stable_baselines3 import PPO
 from envs.adapters import TASKS, GymnasiumVectorEnv
 from benchmarks.peers.sb3_vecenv import AccountsVecEnv
@@ -37,5 +42,18 @@ for step in range(10):
 assert ended.all()
 assert all(info["TimeLimit.truncated"] and info["terminal_observation"].shape == (34,) for info in infos)
 assert model.num_timesteps == 256
-"""
-    subprocess.run([PEERS, "-c", code], check=True, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)})
+""")
+
+
+@peers
+def test_stable_baselines3_makes_an_environment_by_its_id():
+    """It asks for pictures first, and goes on without them."""
+    run("""
+from stable_baselines3 import PPO
+from envs.adapters import register_gymnasium
+
+register_gymnasium()
+model = PPO("MlpPolicy", "Trading-v0", n_steps=32, batch_size=32, device="cpu", seed=0).learn(64)
+assert model.num_timesteps == 64
+assert model.get_env().render_mode is None
+""")
