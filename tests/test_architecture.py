@@ -25,6 +25,7 @@ LEVELS = {
     "ztb_jax.config": 2,
     "ztb_jax.keys": 2,
     "ztb_jax.learner": 2,
+    "ztb_jax.devices": 2,
     "ztb_jax.gates": 3,
     "ztb_jax.features": 3,
     "ztb_jax.data": 3,
@@ -48,6 +49,7 @@ CONTROL_PLANE = (
     "ztb_jax.cli.train",
     "ztb_jax.cli.evaluate",
     "ztb_jax.cli.data",
+    "ztb_jax.cli.devices",
     "ztb_jax.data.load",
     "ztb_jax.evaluation.report",
 )

@@ -24,6 +24,8 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 Distance = Annotated[float, Field(gt=0.0)]
 Closed = Annotated[float, Field(ge=0.0, le=1.0)]
 
+DEVICE_PATTERN = r"auto|(cpu|gpu|cuda|tpu)(:\d{1,4})?"
+
 STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
@@ -214,6 +216,10 @@ class RunConfig:
     """Stop when validation has not improved for this many windows; none trains to the end."""
     keep_checkpoints: Positive = 3
     """Checkpoints kept, newest first."""
+    device: Annotated[str, Field(pattern=f"^({DEVICE_PATTERN})$")] = "auto"
+    """auto (a GPU, else a TPU, else the CPU), gpu or cuda, tpu, cpu, or one of several: gpu:1."""
+    profile: bool = False
+    """Trace one window into the run's folder profile, with a table of what took the time."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ USAGE = """usage: {prog} COMMAND [OPTION ...]
   train              train, choose and judge a policy; prints the run directory last
   evaluate RUN       judge a run's saved policy again
   data load|list|check   import price data, see what there is, or check a file
+  devices            what a run can be trained on; --json for programs
 
 `{prog} COMMAND --help` shows a command's options.
 """
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], int]]:
-    return {"train": _train, "evaluate": _evaluate, "data": _data}
+    return {"train": _train, "evaluate": _evaluate, "data": _data, "devices": _devices}
 
 
 def _train(arguments: list[str]) -> int:
@@ -68,3 +69,9 @@ def _data(arguments: list[str]) -> int:
     from ztb_jax.cli import data
 
     return data.main(arguments)
+
+
+def _devices(arguments: list[str]) -> int:
+    from ztb_jax.cli import devices
+
+    return devices.main(arguments)

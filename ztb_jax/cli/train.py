@@ -36,21 +36,27 @@ def main(arguments: list[str]) -> int:
 def parse(arguments: list[str]) -> Config:
     """The configuration that `--config FILE`, the environment and the flags in `arguments` make.
 
+    `--device NAME` and `--profile` are short for `--run.device NAME` and `--run.profile`, which beat them.
+
     Raises:
       ConfigError: see `ztb_jax.config.resolve`.
       SystemExit: a flag does not parse (2), or help was asked for (0); the message is printed.
     """
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    files.add_argument("--config", default=None)
-    known, rest = files.parse_known_args(arguments)
-    base = layered(file=known.config)
+    short = argparse.ArgumentParser(prog="ztb train", add_help=False, allow_abbrev=False)
+    short.add_argument("--config")
+    short.add_argument("--device", dest="run.device")
+    short.add_argument("--profile", dest="run.profile", action="store_const", const=True)
+    known, rest = short.parse_known_args(arguments)
+    flags = {key: value for key, value in vars(known).items() if value is not None}
+    base = layered(file=flags.pop("config", None), flags=flags)
     flagged = tyro.cli(
         Config,
         args=rest,
         default=base,
         prog="ztb train",
         description="Train, choose and judge a policy. `--config FILE` reads YAML first; then "
-        "ZTB_SECTION__KEY variables; then these flags.",
+        "ZTB_SECTION__KEY variables; then these flags. `--device` and `--profile` are short for "
+        "`--run.device` and `--run.profile`.",
     )
-    # The file and the variables were checked above, so what is found wrong now is a flag's.
+    # The file, the variables and the short flags were checked above, so what is found wrong now is a flag's.
     return resolve(environ={}, flags=flat(flagged))

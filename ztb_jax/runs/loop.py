@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,8 +44,14 @@ def initialise(learner: Learner, seed: int, data: Any) -> Any:
     return jax.jit(learner.init)(jax.random.key(seed), data)
 
 
-def compile_window(learner: Learner, state: Any, data: Any, *, num_updates: int) -> WindowFunction:
+def compile_window(learner: Learner, state: Any, data: Any, *, num_updates: int) -> jax.stages.Compiled:
     """`num_updates` updates as one program that consumes its first argument.
+
+    Args:
+      learner: whose step it repeats.
+      state: the learner's, or its shapes: nothing runs here.
+      data: the market, or its shapes.
+      num_updates: steps in a window.
 
     Returns:
       (state, data) -> (state, metrics [num_updates] by name); the state passed in is donated.
@@ -63,6 +70,7 @@ def run_windows(
     *,
     count: int,
     after: Callable[[Any, Window], str | None],
+    around: Callable[[int], AbstractContextManager[Any]] = lambda number: nullcontext(),
 ) -> tuple[Any, str | None]:
     """Run up to `count` windows.
 
@@ -72,15 +80,18 @@ def run_windows(
       data: the market.
       count: windows at the most.
       after: called after each with the new state; a text ends the loop and says why.
+      around: of a window's number, what is open while the device plays it, such as a trace.
 
     Returns:
       The last state, and why the loop ended early or None.
     """
     for number in range(count):
-        started = time.perf_counter()
-        state, metrics = window(state, data)
-        host = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
-        reason = after(state, Window(number, host, time.perf_counter() - started))
+        with around(number):
+            started = time.perf_counter()
+            state, metrics = window(state, data)
+            host = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
+            seconds = time.perf_counter() - started
+        reason = after(state, Window(number, host, seconds))
         if reason is not None:
             return state, reason
     return state, None

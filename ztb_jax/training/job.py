@@ -1,21 +1,24 @@
 """The main job: train on one slice, choose on the next, judge on the last, and leave a run directory."""
 
+import dataclasses
 import os
 import platform
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from ztb_jax import build, gates
+from ztb_jax import build, devices, gates
 from ztb_jax.config import Config, as_dict
 from ztb_jax.data.frame import content_hash
 from ztb_jax.errors import JobError
 from ztb_jax.evaluation import compare
 from ztb_jax.features import recipe
-from ztb_jax.runs import checkpoint, directory, loop
-from ztb_jax.training import evaluate
+from ztb_jax.runs import checkpoint, directory, loop, profile
+from ztb_jax.training import evaluate, memory
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 
@@ -47,10 +50,17 @@ def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -
       stop: looked at between phases and windows.
 
     Raises:
-      UserError: the data or the run directory cannot be used; nothing was written.
+      UserError: the device, the data or the run directory cannot be used; nothing was written.
+      JobError: the disk, the memory or the device gave out; the run's metadata say so.
     """
     stop = stop or StopRequest()
     stop.check()
+    device = devices.choose(config.run.device)
+    with jax.default_device(device):
+        return _train_on(device, config, reporter, stop)
+
+
+def _train_on(device: devices.Handle, config: Config, reporter: Reporter, stop: StopRequest) -> Outcome:
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
     frame = evaluate.load_frame(config)
     reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
@@ -58,10 +68,10 @@ def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -
     stop.check()
     run = directory.create(config.run.root, config.run.id, as_dict(config))
     try:
-        _announce(config, prepared, run, reporter)
-        result = _train_and_judge(config, prepared, run, reporter, stop=stop)
+        _announce(config, prepared, run, reporter, device=device)
+        result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device)
     except BaseException as error:
-        told = _recorded(error, run, reporter)
+        told = _recorded(error, config, run, reporter)
         if told is error:
             raise
         raise told from error
@@ -69,7 +79,7 @@ def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -
     return Outcome(run, reporter.metadata, result)
 
 
-def _announce(config, prepared, run, reporter) -> None:
+def _announce(config, prepared, run, reporter, *, device: devices.Handle) -> None:
     reporter.attach(
         run,
         status="running",
@@ -89,11 +99,12 @@ def _announce(config, prepared, run, reporter) -> None:
         checkpoints_dir=run.relative(run.checkpoints),
         data=_data_facts(prepared),
         config_sha256=directory.sha256(run.config),
-        environment=environment_facts(),
+        environment=environment_facts(device),
+        profile=None,
     )
 
 
-def _recorded(error: BaseException, run, reporter) -> BaseException:
+def _recorded(error: BaseException, config, run, reporter) -> BaseException:
     """What to raise for `error`, once the run's metadata tell of it as far as the disk lets them."""
     stopped = isinstance(error, KeyboardInterrupt)
     told = "stopped at once, before it was judged" if stopped else f"{type(error).__name__}: {error}"
@@ -109,16 +120,16 @@ def _recorded(error: BaseException, run, reporter) -> BaseException:
         return JobError(
             f"{run.path} cannot be written any more: {error}{unsaid}. Free some space, or train again"
         )
-    if isinstance(error, MemoryError | jax.errors.JaxRuntimeError):
-        return JobError(
-            f"the memory or the device gave out: {str(error).splitlines()[0]}{unsaid}. Lower "
-            "ppo.num_accounts, ppo.rollout_bars or policy.width"
-        )
+    cause = next(iter(str(error).splitlines()), "no more is told").rstrip(".")
+    if memory.is_exhausted(error):
+        return JobError(f"the memory gave out: {cause}{unsaid}. Then {memory.smaller(config, 0.5)}")
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return JobError(f"the device gave out: {cause}{unsaid}. Train again, or on another run.device")
     return error
 
 
-def _train_and_judge(config, prepared, run, reporter, *, stop: StopRequest) -> dict[str, Any] | None:
-    reason = _train(config, prepared, run, reporter, stop)
+def _train_and_judge(config, prepared, run, reporter, *, stop: StopRequest, device) -> dict[str, Any] | None:
+    reason = _train(config, prepared, run, reporter, stop=stop, device=device)
     cancelled = reason is not None and reason.startswith(STOPPED)
     if reason in gates.REASONS.values():
         window = reporter.metadata["failed_window"]
@@ -239,17 +250,22 @@ class _Windows:
         return None
 
 
-def _train(config, prepared, run, reporter, stop: StopRequest) -> str | None:
+def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str | None:
     """Train to the end or until something stops it; every checkpoint is durable on return."""
     learner = build.make_learner(config, num_features=prepared.num_features, measured=prepared.measured)
     data = prepared.slices["train"]
-    reporter.phase("compile", f"{config.ppo.num_accounts:,} accounts on {jax.default_backend()}")
-    state = loop.initialise(learner, config.seed, data)
-    window = loop.compile_window(learner, state, data, num_updates=config.run.window_updates)
+    name = devices.describe(device).name
+    reporter.phase("compile", f"{config.ppo.num_accounts:,} accounts on {name} ({device.device_kind})")
+    shapes = jax.eval_shape(learner.init, jax.random.key(config.seed), data)
+    window = loop.compile_window(learner, shapes, data, num_updates=config.run.window_updates)
+    memory.check_fits(window, device, config)
     stop.check()
+    state = loop.initialise(learner, config.seed, data)
     count = build.num_windows(config)
     total = count * build.window_env_steps(config)
     reporter.phase("train", f"{total:,} environment steps in {count} windows")
+    # The second window, for the first one warms up; a run of one window has no other.
+    chosen = min(1, count - 1) if config.run.profile else None
     with checkpoint.open_checkpoints(run.checkpoints, keep=config.run.keep_checkpoints) as manager:
         after = _Windows(
             config,
@@ -260,20 +276,40 @@ def _train(config, prepared, run, reporter, stop: StopRequest) -> str | None:
             learner=learner,
             stop=stop,
         )
-        _, reason = loop.run_windows(window, state, data, count=count, after=after)
+        _, reason = loop.run_windows(
+            window, state, data, count=count, after=after, around=_tracing(run, reporter, chosen)
+        )
         after.settle()
     return reason
 
 
-def environment_facts() -> dict[str, Any]:
-    """What else the result depends on: versions, device, cores, commit."""
-    device = jax.devices()[0]
+def _tracing(run, reporter, chosen: int | None) -> Callable[[int], AbstractContextManager[Any]]:
+    """What is around each window, so that the one numbered `chosen` is traced."""
+
+    @contextmanager
+    def around(number: int) -> Iterator[None]:
+        if number != chosen:
+            yield
+            return
+        folder = run.path / "profile"
+        with profile.traced(folder):
+            yield
+        summary = folder / profile.SUMMARY
+        reporter.say(f"{'profile':<11}window {number} is traced: {summary}")
+        reporter.update(
+            profile={"window_id": number, "path": run.relative(folder), "summary_path": run.relative(summary)}
+        )
+
+    return around
+
+
+def environment_facts(device: devices.Handle) -> dict[str, Any]:
+    """What else the result depends on: versions, the device that was chosen, cores, commit."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "backend": jax.default_backend(),
-        "device": device.device_kind,
+        "device": dataclasses.asdict(devices.describe(device)),
         "commit": directory.commit(),
         **{name: version(name) for name in VERSIONED},
     }
