@@ -5,7 +5,7 @@
 | ar1: AR(1), φ 0.3, σ 1 %, 20 bp | to weigh costs | .99 | .68 |
 | sine: period 60, amplitude 2 %, 60 bp | credit over many bars, no noise | .00 | 1.00 |
 | leak: the next return is a feature, σ 1 %, 50 bp | to weigh costs, no noise | 1.00 | .75 |
-| regime: hidden drift ±0.21 %, persistence .98, σ 0.5 %, 50 bp | credit under noise | .00 | .75 |
+| regime: hidden drift ±0.165 %, persistence .98, σ 0.3 %, 50 bp | credit under noise | .00 | .76 |
 | factors: 4 weak signals of 16 features, 10 bp, few bars | not to learn noise by heart | .98 | .93 |
 | shuffled: the AR(1) in random order, 20 bp | not to trade | – | – |
 
@@ -14,8 +14,8 @@ is dynamic programming over the path; all others are value iteration over what c
 return, the leaked one, the belief in a regime, the signal. All policies are scored by the known conditional
 mean of the next return, never by the returns that were drawn.
 
-σ of the leak, and drift and σ of the regimes, were chosen for the fraction .75. Many pairs of drift and σ
-have it; with quieter returns the last 8, all that an agent sees here, tell more of the regime, and come
+σ of the leak, and drift and σ of the regimes, were chosen for the fractions .75 and .76. Many pairs of drift
+and σ have that; with quieter returns the last 8, all that an agent sees here, tell more of the regime, and come
 nearer to the filter that remembers every bar.
 """
 
@@ -32,7 +32,7 @@ from ztb_jax.evaluation import markov, oracle
 
 LEVELS, LOOKBACK = (-1.0, 0.0, 1.0), 8
 PHI, SIGMA = 0.3, 0.01
-DRIFT, PERSISTENCE, VOLATILITY = 0.0021, 0.98, 0.005
+DRIFT, PERSISTENCE, VOLATILITY = 0.00165, 0.98, 0.003
 SIGNALS, NOISE, RHO, STRENGTH = 4, 12, 0.9, 0.002
 
 
@@ -169,7 +169,7 @@ MARKETS: Mapping[str, Graded] = MappingProxyType(
             lambda state: markov.signal_policy(0.0, SIGMA, 50e-4, levels=LEVELS).follow(state),
         ),
         "regime": Graded(
-            "regimes ±0.21 % σ=0.5 % at 50 bp",
+            "regimes ±0.165 % σ=0.3 % at 50 bp",
             _regime,
             50e-4,
             VOLATILITY,
