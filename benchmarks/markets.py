@@ -15,8 +15,8 @@ return, the leaked one, the belief in a regime, the signal. All policies are sco
 mean of the next return, never by the returns that were drawn.
 
 σ of the leak, and drift and σ of the regimes, were chosen for the fractions .75 and .76. Many pairs of drift
-and σ have that; with quieter returns the last 8, all that an agent sees here, tell more of the regime, and come
-nearer to the filter that remembers every bar.
+and σ have that; with quieter returns the last 8, all that an agent sees here, tell more of the regime, and
+come nearer to the filter that remembers every bar.
 """
 
 from collections.abc import Callable, Mapping
