@@ -5,10 +5,12 @@
     rows += train_peers.rows(others, pairs)
 
 `ours` does some training and returns {"steps", "seconds", "reward"}, as every peer does. Alone,
-`python -m benchmarks.train_peers [NAME …]` prints each peer's speed and what it learns.
+`python -m benchmarks.train_peers [NAME …]` prints each peer's speed and what it learns; with `--accounts` and
+`--threads` at other sizes, to find its best on your machine.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -58,38 +60,58 @@ def _sizes(accounts: int, rollout_bars: int, num_minibatches: int, **rest: Any) 
     return {"accounts": accounts, "rollout_bars": rollout_bars, "num_minibatches": num_minibatches, **rest}
 
 
+# Thousand steps a second of one core's time, medians of 3 runs of about 2 s, by environments: 8 × 256 bars with
+# 8 minibatches, the others × 64 bars with 4.
+#
+#                8    64   256  1,024  2,048
+#   sb3        3.3  14.4  25.7   25.8   25.0
+#   sbx          –     –  31.7   39.8   33.0
+#   rejax     44.0  51.2  47.0   45.5   43.4
+#   brax         –     –  39.5   38.8      –
+#   recurrent  0.4   6.5  11.3   21.9   18.4
+#   ppo_rnn      –  25.0  32.8   37.7      –
+#
+# One thread each, by the time of the processor, because others were using the machine (AMD EPYC, avx2, 2
+# cores): runs of one size differed by a tenth and more. So rejax has 256, not 64: the two are as fast on one
+# core, and larger batches leave more for a second.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "sb3": Kind(("sb3", "sb3"), _sizes(256, 64, 4), 100_000),
         "sb3-8": Kind(("sb3", "sb3"), _sizes(8, 256, 8), 30_000),
-        "sbx": Kind(("sb3", "sbx"), _sizes(256, 64, 4), 100_000),
+        "sbx": Kind(("sb3", "sbx"), _sizes(1024, 64, 4), 130_000),
         "rejax": Kind(("rejax_ppo",), _sizes(256, 64, 4), 250_000),
         "brax": Kind(("brax_ppo",), _sizes(256, 64, 4), 250_000),
-        "recurrent": Kind(("sb3", "recurrent"), _sizes(64, 64, 4, recurrent=True), 10_000),
-        "ppo_rnn": Kind(("ppo_rnn",), _sizes(256, 64, 4), 250_000),
+        "recurrent": Kind(("sb3", "recurrent"), _sizes(1024, 64, 4, recurrent=True), 65_000),
+        "ppo_rnn": Kind(("ppo_rnn",), _sizes(1024, 64, 4), 250_000),
     }
 )
 
 
 @contextmanager
 def peers(
-    names: Sequence[str], data: Any, *, episode_bars: int, levels: tuple[float, ...]
+    names: Sequence[str],
+    data: Any,
+    *,
+    episode_bars: int,
+    levels: tuple[float, ...],
+    kinds: Mapping[str, Kind] = KINDS,
 ) -> Iterator[dict[str, Peer]]:
     """The peers by name, warm and waiting, for as long as the block lasts.
 
     Args:
-      names: of `KINDS`.
+      names: of `kinds`.
       data: the `MarketData` to train on.
       episode_bars: steps of an episode.
       levels: target exposure of each action.
+      kinds: how each is run.
 
     Raises:
-      ValueError: a name that is none of `KINDS`.
+      ValueError: a name that is none of `kinds`.
       FileNotFoundError: the peers' environment has not been built.
     """
-    unknown = [name for name in names if name not in KINDS]
+    unknown = [name for name in names if name not in kinds]
     if unknown:
-        raise ValueError(f"no such peer: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+        raise ValueError(f"no such peer: {', '.join(unknown)}; there are {', '.join(kinds)}")
     if not wire.PYTHON.is_file():
         raise FileNotFoundError(
             f"{wire.PYTHON} is not there: `make peers` builds what {', '.join(names)} need"
@@ -97,7 +119,7 @@ def peers(
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         path = Path(folder) / "task.npz"
         task.save(path, data, episode_bars=episode_bars, levels=levels)
-        yield {name: _started(processes, KINDS[name], path) for name in names}
+        yield {name: _started(processes, kinds[name], path) for name in names}
 
 
 def _started(processes: ExitStack, kind: Kind, path: Path) -> Peer:
@@ -153,7 +175,10 @@ def speed_row(name: str, peer: Peer, done: Sequence[Mapping[str, float]]) -> Row
     """A peer's steps a second over its runs, with what it learnt."""
     rates = [_rate(one) / 1e3 for one in done]
     package, release = next(iter(peer.versions.items()))
-    sizes = peer.settings
+    sizes = "{accounts:,} × {rollout_bars}, {num_minibatches} minibatches".format(**peer.settings)
+    if "threads" in peer.settings:
+        sizes += f", {peer.settings['threads']} threads"
+    learnt = f"{done[0]['reward']:+.1f} to {done[-1]['reward']:+.1f} bp/bar"
     total = sum(one["steps"] for one in done) / 1e6
     return Row(
         f"{name}: {package} {release}",
@@ -161,9 +186,17 @@ def speed_row(name: str, peer: Peer, done: Sequence[Mapping[str, float]]) -> Row
         "k steps/s",
         min(rates),
         max(rates),
-        note=f"{sizes['accounts']:,} × {sizes['rollout_bars']}, {sizes['num_minibatches']} minibatches; "
-        f"train reward {done[0]['reward']:+.1f} to {done[-1]['reward']:+.1f} bp/bar over {total:.2f} M steps",
+        note=f"{sizes}; train reward {learnt} over {total:.2f} M steps",
     )
+
+
+def varied(kind: Kind, **values: Sequence[Any] | None) -> list[Kind]:
+    """`kind` with every combination of `values` of its settings; None leaves a setting as it is."""
+    given = {name: tried for name, tried in values.items() if tried}
+    return [
+        kind._replace(settings=kind.settings | dict(zip(given, chosen, strict=True)))
+        for chosen in itertools.product(*given.values())
+    ]
 
 
 def _rate(done: Mapping[str, float]) -> float:
@@ -178,18 +211,22 @@ def main() -> int:
     from ztb_jax.training import evaluate
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train_peers", description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(KINDS), metavar="NAME", help=", ".join(KINDS))
+    parser.add_argument("names", nargs="*", choices=list(KINDS), metavar="NAME", help=", ".join(KINDS))
+    parser.add_argument("--accounts", type=int, nargs="+", help="numbers of environments to try")
+    parser.add_argument("--threads", type=int, nargs="+", help="numbers of threads of torch to try")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     config = Config()
     frame = evaluate.load_frame(config)
     data = build.prepare(config, frame, recipe.compute(config.features.recipe, frame)).slices["train"]
+    given = {"episode_bars": config.env.episode_bars, "levels": config.env.levels}
     rows = []
-    for name in arguments.names:
-        with peers([name], data, episode_bars=config.env.episode_bars, levels=config.env.levels) as ready:
-            runs = [ready[name].run() for _ in range(arguments.repeats)]
-            rows.append(speed_row(name, ready[name], runs))
+    for name in arguments.names or list(KINDS):
+        for kind in varied(KINDS[name], accounts=arguments.accounts, threads=arguments.threads):
+            with peers([name], data, kinds={name: kind}, **given) as ready:
+                runs = [ready[name].run() for _ in range(arguments.repeats)]
+                rows.append(speed_row(name, ready[name], runs))
     return finish("Training by others", rows, json_file=arguments.json)
 
 

@@ -55,3 +55,11 @@ def test_what_builds_their_environment_is_named(monkeypatch, tmp_path):
         train_peers.peers(["sb3"], None, episode_bars=1, levels=(0.0,)),
     ):
         pass
+
+
+def test_settings_are_varied_in_every_combination():
+    kinds = train_peers.varied(KINDS["sb3-8"], accounts=[8, 16], threads=[1, 2])
+    found = [(kind.settings["accounts"], kind.settings["threads"]) for kind in kinds]
+    assert found == [(8, 1), (8, 2), (16, 1), (16, 2)]
+    assert {kind.settings["rollout_bars"] for kind in kinds} == {256}
+    assert train_peers.varied(KINDS["sb3"], accounts=None, threads=None) == [KINDS["sb3"]]
