@@ -60,14 +60,14 @@ def _sizes(accounts: int, rollout_bars: int, num_minibatches: int, **rest: Any) 
     return {"accounts": accounts, "rollout_bars": rollout_bars, "num_minibatches": num_minibatches, **rest}
 
 
-# Thousand steps a second of one core's time, medians of 3 runs of about 2 s, by environments: 8 × 256 bars with
-# 8 minibatches, the others × 64 bars with 4.
+# Thousand steps a second of one core's time, medians of 3 runs of about 2 s, by environments: 8 × 256 bars
+# with 8 minibatches, the others × 64 bars with 4.
 #
 #                8    64   256  1,024  2,048
 #   sb3        3.3  14.4  25.7   25.8   25.0
 #   sbx          –     –  31.7   39.8   33.0
 #   rejax     44.0  51.2  47.0   45.5   43.4
-#   brax         –     –  39.5   38.8      –
+#   brax         –     –  39.5   38.8   39.2
 #   recurrent  0.4   6.5  11.3   21.9   18.4
 #   ppo_rnn      –  25.0  32.8   37.7      –
 #
