@@ -69,11 +69,12 @@ def _sizes(accounts: int, rollout_bars: int, num_minibatches: int, **rest: Any) 
 #   rejax     44.0  51.2  47.0   45.5   43.4
 #   brax         –     –  39.5   38.8   39.2
 #   recurrent  0.4   6.5  11.3   21.9   18.4
-#   ppo_rnn      –  25.0  32.8   37.7      –
+#   ppo_rnn      –  25.0  32.8   37.7   37.6
 #
 # One thread each, by the time of the processor, because others were using the machine (AMD EPYC, avx2, 2
 # cores): runs of one size differed by a tenth and more. So rejax has 256, not 64: the two are as fast on one
-# core, and larger batches leave more for a second.
+# core, and larger batches leave more for a second. Two threads of torch beside other work came to 1.3
+# where one had 28; try --threads 1 2 where the machine is quiet.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "sb3": Kind(("sb3", "sb3"), _sizes(256, 64, 4), 100_000),
