@@ -32,7 +32,8 @@ from ztb_jax.evaluation import oracle
 from ztb_jax.evaluation.backtest import Trace, make_policy_backtest
 from ztb_jax.learner import Learner
 from ztb_jax.policies.policy import Policy, make_policy
-from ztb_jax.ppo.learner import make_ppo
+from ztb_jax.ppo.hyper import Hyper
+from ztb_jax.ppo.learner import Options, make_ppo
 from ztb_jax.runs import loop
 
 ENV = make_single(levels=LEVELS, episode_bars=64)
@@ -61,11 +62,9 @@ def ppo_learner(name: str, num_features: int, steps: int) -> tuple[Policy, Learn
         num_accounts=num_accounts,
         rollout_bars=rollout_bars,
         sharing=1,
-        num_minibatches=16,
         num_updates=steps // (num_accounts * rollout_bars),
-        learning_rate=learning_rate,
-        gamma=gamma,
-        lam=lam,
+        hyper=Hyper(learning_rate=learning_rate, gamma=gamma, lam=lam),
+        options=Options(num_minibatches=16),
     )
     return policy, learner
 

@@ -22,6 +22,7 @@ LEVELS = {
     "envs": 0,
     "ztb_jax.errors": 1,
     "ztb_jax.settings": 1,
+    "ztb_jax.presets": 1,
     "ztb_jax.config": 2,
     "ztb_jax.keys": 2,
     "ztb_jax.learner": 2,
@@ -42,6 +43,7 @@ PEERS = {"ztb_jax.training", "ztb_jax.cli"}
 CONTROL_PLANE = (
     "ztb_jax.config",
     "ztb_jax.settings",
+    "ztb_jax.presets",
     "ztb_jax.errors",
     "ztb_jax.runs.directory",
     "ztb_jax.training.progress",

@@ -105,8 +105,10 @@ def test_the_gate_watches_every_number_that_can_go_bad(name, monkeypatch):
 
 
 def test_too_few_bars_are_told_with_the_setting_to_change():
-    with pytest.raises(DataError, match=r"the validation slice has .* lower env\.episode_bars"):
-        prepare(synthetic.ar1(0, 300))
+    with pytest.raises(DataError, match=r"the train slice has .* lower env\.episode_bars"):
+        prepare(synthetic.ar1(0, 120))
+    with pytest.raises(DataError, match=r"the validation slice has .*: raise data\.validation"):
+        prepare(synthetic.ar1(0, 150))
     short = synthetic.ar1(0, 120)
     long = resolve(environ={}, flags=FLAGS | {"features.lookback": 5000})
     with pytest.raises(DataError, match=r"features\.lookback \(5000\)"):

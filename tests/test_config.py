@@ -8,7 +8,8 @@ import pytest
 
 from ztb_jax.config import Config, as_dict, flat, resolve
 from ztb_jax.errors import ConfigError
-from ztb_jax.ppo.learner import make_ppo
+from ztb_jax.ppo.hyper import Hyper
+from ztb_jax.ppo.learner import Options, make_ppo
 
 
 def findings(tmp_path=None, text=None, environ=None, flags=None):
@@ -160,7 +161,13 @@ def test_a_resolved_configuration_resolves_to_itself():
 
 
 def test_the_learner_has_the_same_defaults_as_the_configuration():
-    parameters = inspect.signature(make_ppo).parameters
+    sizes = {
+        name: parameter.default
+        for name, parameter in inspect.signature(make_ppo).parameters.items()
+        if isinstance(parameter.default, int)
+    }
+    numbers = {field.name: getattr(Hyper(), field.name) for field in dataclasses.fields(Hyper)}
+    defaults = {**sizes, **numbers, **Options()._asdict()}
     for field in dataclasses.fields(Config().ppo):
-        if parameters[field.name].default is not inspect.Parameter.empty:
-            assert parameters[field.name].default == getattr(Config().ppo, field.name), field.name
+        assert defaults.pop(field.name) == getattr(Config().ppo, field.name), field.name
+    assert set(defaults) == {"axis_name"}, "what the learner takes and no setting gives"

@@ -21,8 +21,11 @@ from ztb_jax.errors import DataError
 from ztb_jax.features import scaling
 from ztb_jax.features.recipe import Features
 from ztb_jax.learner import Learner
+from ztb_jax.policies import transforms
+from ztb_jax.policies.distributions import distribution_for
 from ztb_jax.policies.policy import Policy, make_policy
-from ztb_jax.ppo.learner import make_ppo
+from ztb_jax.ppo.hyper import Hyper
+from ztb_jax.ppo.learner import Options, make_ppo
 from ztb_jax.settings import EnvConfig
 
 # A return over the account's own deviation: of order one on every market, with no unit to take away.
@@ -30,6 +33,14 @@ RATIOS = {
     "differential_sharpe": rewards.differential_sharpe,
     "differential_sortino": rewards.differential_sortino,
 }
+VALUE_SCALES = {
+    "none": lambda policy: policy,
+    "symlog": transforms.symlog_values,
+    "popart": transforms.popart_values,
+}
+
+
+FEWEST_JUDGED = 33  # bars; they are played in one go, however long an episode is
 
 
 class Measured(NamedTuple):
@@ -82,11 +93,17 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
         test=config.data.test,
         embargo=config.data.embargo_bars,
     )
+    judged = (FEWEST_JUDGED, "a judgement", "")
+    needs = {
+        "train": (episode + 1, "an episode", "lower env.episode_bars, "),
+        "validation": judged,
+        "test": judged,
+    }
     short = [
-        f"the {name} slice has {stop - start} bars and an episode needs {episode + 1}: lower "
-        f"env.episode_bars, raise data.{name} or give more bars"
+        f"the {name} slice has {stop - start} bars and {needs[name][1]} needs {needs[name][0]}: "
+        f"{needs[name][2]}raise data.{name} or give more bars"
         for name, (start, stop) in cut._asdict().items()
-        if stop - start < episode + 1
+        if stop - start < needs[name][0]
     ]
     if short:
         raise DataError(short)
@@ -119,17 +136,22 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
 
 def make_environment(config: Config, *, measured: Measured | None = None) -> Env:
     """The environment of a configuration; rewards other than log_return need what `prepare` measured."""
-    return _environment(config.env, _reward_of(config.env, measured))
+    return _environment(config, _reward_of(config.env, measured))
 
 
-def _environment(env: EnvConfig, reward: Reward | None) -> Env:
-    return make_single(
-        actions=actions.levels(
+def _environment(config: Config, reward: Reward | None) -> Env:
+    env = config.env
+    if config.policy.head == "categorical":
+        space = actions.levels(
             env.levels,
             stop_loss=env.stop_loss or math.inf,
             take_profit=env.take_profit or math.inf,
             trail=env.trail or math.inf,
-        ),
+        )
+    else:
+        space = actions.continuous(low=min(env.levels), high=max(env.levels))
+    return make_single(
+        actions=space,
         episode_bars=env.episode_bars,
         reward=reward,
         guarded=_guarded(env),
@@ -139,17 +161,27 @@ def _environment(env: EnvConfig, reward: Reward | None) -> Env:
 
 def make_network(config: Config, *, num_features: int) -> Policy:
     """The policy of a configuration."""
-    env = _environment(config.env, None)  # what an account shows does not depend on the reward
-    return make_policy(
+    env = _environment(config, None)  # what an account shows does not depend on the reward
+    wanted = config.policy
+    policy = make_policy(
         num_features=num_features,
         account_size=env.account_size,
-        num_actions=env.num_actions,
+        distribution=distribution_for(env.actions, wanted.head),
         lookback=config.features.lookback,
-        width=config.policy.width,
-        shared_torso=config.policy.shared_torso,
-        encoder=config.policy.encoder,
+        width=wanted.width,
+        shared_torso=wanted.shared_torso,
+        encoder=wanted.encoder,
         grid=config.ppo.rollout_bars,
+        memory=wanted.memory,
     )
+    if wanted.precision != "float32":
+        policy = transforms.in_precision(policy, jnp.dtype(wanted.precision))
+    if wanted.rematerialise:
+        policy = transforms.rematerialised(policy)
+    policy = VALUE_SCALES[wanted.value_scale](policy)
+    if wanted.normalise_observations:
+        policy = transforms.normalised(policy, num_features=num_features, account_size=env.account_size)
+    return policy
 
 
 def make_learner(config: Config, *, num_features: int, measured: Measured | None = None) -> Learner:
@@ -161,18 +193,9 @@ def make_learner(config: Config, *, num_features: int, measured: Measured | None
         num_accounts=ppo.num_accounts,
         rollout_bars=ppo.rollout_bars,
         sharing=ppo.sharing,
-        epochs=ppo.epochs,
-        num_minibatches=ppo.num_minibatches,
         num_updates=num_windows(config) * config.run.window_updates,
-        learning_rate=ppo.learning_rate,
-        gamma=ppo.gamma,
-        lam=ppo.lam,
-        clip=ppo.clip,
-        value_clip=ppo.value_clip,
-        value_weight=ppo.value_weight,
-        entropy_weight=ppo.entropy_weight,
-        max_grad_norm=ppo.max_grad_norm,
-        normalise_advantage=ppo.normalise_advantage,
+        hyper=Hyper(**{field.name: getattr(ppo, field.name) for field in dataclasses.fields(Hyper)}),
+        options=Options(**{name: getattr(ppo, name) for name in Options._fields if name != "axis_name"}),
     )
     return gates.gated(learner, gates.finite("loss", "reward", "grad_norm", "param_norm"))
 
@@ -248,6 +271,8 @@ def _rules_of(env: EnvConfig) -> dict[str, Any]:
         rules["limits"] = Limits(*map(jnp.float32, losses))
     if env.latency:
         rules["latency"] = jnp.int32(env.latency)
+    if env.band:
+        rules["band"] = jnp.float32(env.band)
     return rules
 
 
@@ -266,11 +291,11 @@ def _first_playable(config: Config, features: Features) -> int:
     first, env = _first_observable(features, config.features.lookback), config.env
     window = 0 if env.volatility_target is None else env.volatility_window
     num_bars = len(features.valid)
-    needed = 3 * (env.episode_bars + 1) + 2 * config.data.embargo_bars
+    needed = env.episode_bars + 1 + 2 * (FEWEST_JUDGED + config.data.embargo_bars)
     if window > first and num_bars - window < needed:
         raise DataError(
             f"env.volatility_window ({window}) leaves {max(num_bars - window, 0)} of {num_bars} bars with a "
-            f"size, and three slices of an episode need {needed}: lower env.volatility_window or give more "
+            f"size, and the slices need {needed}: lower env.volatility_window or give more "
             "bars"
         )
     return max(first, window)

@@ -1,6 +1,6 @@
 """Filling `ztb_jax.settings` from a file, the environment and flags.
 
-Precedence: flag > environment variable > file > default. A key `section.name` is the variable
+Precedence: flag > environment variable > file > preset > default. A key `section.name` is the variable
 `ZTB_SECTION__NAME` and the flag `--section.name`. Nothing here imports jax.
 """
 
@@ -15,7 +15,8 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ztb_jax.errors import ConfigError
-from ztb_jax.settings import Config, EnvConfig
+from ztb_jax.presets import PRESETS
+from ztb_jax.settings import Config, EnvConfig, PPOConfig
 
 PREFIX = "ZTB_"
 
@@ -53,9 +54,11 @@ def layered(
     """As `resolve`, but values may still contradict each other: what flags are laid over."""
     tree: dict[str, Any] = {}
     places: dict[str, str] = {}
-    if file is not None:
-        _merge(tree, places, _flatten(_read_yaml(Path(file))), place=lambda key: f"{file}: {key}")
+    from_file = {} if file is None else _flatten(_read_yaml(Path(file)))
     variables = _from_environ(os.environ if environ is None else environ)
+    asked = from_file | variables | dict(flags or {})
+    _merge(tree, places, PRESETS.get(asked.get("preset"), {}), place=lambda key: f"preset: {key}")
+    _merge(tree, places, from_file, place=lambda key: f"{file}: {key}")
     _merge(tree, places, variables, place=lambda key: f"environment variable {_variable(key)}")
     _merge(tree, places, flags or {}, place=lambda key: f"flag --{key}")
     try:
@@ -67,17 +70,7 @@ def layered(
 def contradictions(config: Config) -> list[str]:
     """What no single value shows: sizes that do not divide, shares that do not add up."""
     ppo, env, data = config.ppo, config.env, config.data
-    findings = []
-    if ppo.num_accounts % ppo.sharing:
-        findings.append(
-            f"ppo.num_accounts ({ppo.num_accounts}) is not a multiple of ppo.sharing ({ppo.sharing}): "
-            f"take {_round_up(ppo.num_accounts, ppo.sharing)}"
-        )
-    elif ppo.sharing % ppo.num_minibatches and (ppo.num_accounts // ppo.sharing) % ppo.num_minibatches:
-        findings.append(
-            f"ppo.num_minibatches ({ppo.num_minibatches}) divides neither ppo.sharing ({ppo.sharing}) nor "
-            f"the {ppo.num_accounts // ppo.sharing} groups of accounts: take a power of two"
-        )
+    findings = _undivided(ppo)
     if env.episode_bars % ppo.rollout_bars:
         findings.append(
             f"env.episode_bars ({env.episode_bars}) is not a multiple of ppo.rollout_bars "
@@ -88,7 +81,65 @@ def contradictions(config: Config) -> list[str]:
         findings.append(f"data.train, data.validation and data.test add up to {total:.6g}: make it 1")
     if len(set(env.levels)) < max(2, len(env.levels)):
         findings.append(f"env.levels ({env.levels}) needs at least two levels and none twice")
-    return findings + _unplayable(env) + _unread(env)
+    if config.policy.encoder == "attention" and config.policy.width % ATTENTION_HEADS:
+        findings.append(
+            f"policy.width ({config.policy.width}) is shared among the {ATTENTION_HEADS} heads of "
+            f"policy.encoder attention: take {_round_up(config.policy.width, ATTENTION_HEADS)}"
+        )
+    if config.policy.memory and not _in_a_row(ppo):
+        findings.append(
+            f"ppo.shuffle {ppo.shuffle} tears apart the steps that policy.memory needs in a row: take "
+            "accounts or segments"
+        )
+    if config.policy.head != "categorical":
+        findings += [
+            f"env.{name} protects levels, and policy.head {config.policy.head} asks for any exposure: leave "
+            "one of them out"
+            for name in ("stop_loss", "take_profit", "trail")
+            if getattr(env, name) is not None
+        ]
+    return findings + _unplayable(env) + _unread(env) + _unread_by_ppo(ppo)
+
+
+ATTENTION_HEADS = 4  # as `ztb_jax.policies.sequences` has them, which this module cannot import without jax
+
+
+def _in_a_row(ppo: PPOConfig) -> bool:
+    """Whether minibatches keep the steps of an account together."""
+    return ppo.shuffle not in {"full", "affine"}
+
+
+def _undivided(ppo: PPOConfig) -> list[str]:
+    """Sizes of the learner that do not divide each other."""
+    if ppo.num_accounts % ppo.sharing:
+        return [
+            f"ppo.num_accounts ({ppo.num_accounts}) is not a multiple of ppo.sharing ({ppo.sharing}): "
+            f"take {_round_up(ppo.num_accounts, ppo.sharing)}"
+        ]
+    groups, parts = ppo.num_accounts // ppo.sharing, ppo.num_minibatches
+    steps = ppo.num_accounts * ppo.rollout_bars
+    wholes = {
+        "auto": {"accounts of a group (ppo.sharing)": ppo.sharing, "groups of accounts": groups},
+        "accounts": {"accounts of a group (ppo.sharing)": ppo.sharing},
+        "segments": {"groups of accounts": groups},
+    }.get(ppo.shuffle, {"steps of a rollout": steps})
+    fitting = [whole for whole in wholes.values() if whole % parts == 0]
+    if not fitting:
+        told = " nor ".join(f"the {whole} {name}" for name, whole in wholes.items())
+        divides = "divides neither" if len(wholes) > 1 else "does not divide"
+        return [f"ppo.num_minibatches ({parts}) {divides} {told}: take a power of two"]
+    if (fitting[0] // parts) % ppo.accumulate:
+        return [
+            f"ppo.accumulate ({ppo.accumulate}) does not divide the {fitting[0] // parts} parts of a "
+            "minibatch: take a divisor"
+        ]
+    return []
+
+
+def _unread_by_ppo(ppo: PPOConfig) -> list[str]:
+    if ppo.kl_rule != PPOConfig().kl_rule and ppo.target_kl is None:
+        return ["ppo.kl_rule is read only with ppo.target_kl: set that, or leave ppo.kl_rule out"]
+    return []
 
 
 def _unplayable(env: EnvConfig) -> list[str]:

@@ -23,6 +23,7 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Distance = Annotated[float, Field(gt=0.0)]
 Closed = Annotated[float, Field(ge=0.0, le=1.0)]
+Schedule = Annotated[tuple[NonNegative, ...], Field(min_length=1, max_length=64)]
 
 DEVICE_PATTERN = r"auto|(cpu|gpu|cuda|tpu)(:\d{1,4})?"
 
@@ -141,6 +142,8 @@ class EnvConfig:
     """Share of the day's equity whose loss flattens and locks the account to the end of the day."""
     drawdown: Share | None = None
     """Share of the highest equity whose loss flattens and locks the account to the end of the episode."""
+    band: Closed = 0.0
+    """Trades of a smaller share of equity are not made; for heads that ask for any exposure."""
     reward: Literal["log_return", "differential_sharpe", "differential_sortino", "risk_adjusted"] = (
         "log_return"
     )
@@ -160,6 +163,18 @@ class PolicyConfig:
     """How the last bars become a context: the first layer of an MLP, or a memory that reads them in order."""
     shared_torso: bool = True
     """One network for actor and critic instead of one each."""
+    head: Literal["categorical", "squashed_gaussian", "beta"] = "categorical"
+    """Distribution over actions; all but categorical ask for any exposure within the outermost levels."""
+    memory: Annotated[int, Field(ge=0, le=2**12)] = 0
+    """Units with which each account remembers its own steps; 0 is none."""
+    value_scale: Literal["none", "symlog", "popart"] = "none"
+    """The scale that values are learnt on: as they are, their symmetric logarithm, or standardised."""
+    normalise_observations: bool = False
+    """Show features and account in running means and deviations of what was played."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the network computes in; weights and probabilities stay float32."""
+    rematerialise: bool = False
+    """Compute layers again for the gradient instead of keeping them: less memory, more work."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +193,24 @@ class PPOConfig:
     """Passes over a rollout."""
     num_minibatches: Size = 4
     """Gradient steps of a pass."""
+    shuffle: Literal["auto", "accounts", "segments", "full", "affine"] = "auto"
+    """What minibatches are made of: accounts of every group, whole groups, or single steps."""
+    accumulate: Size = 1
+    """Parts of a minibatch whose gradients are computed one after the other, to save memory."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Adam, or Muon for matrices with Adam for the rest."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 3e-4
-    """Adam's, falling to zero over the run."""
+    """The optimiser's, before its schedule."""
+    learning_rate_schedule: Schedule = (1.0, 0.0)
+    """Multipliers at equal distances over the run, linear in between."""
+    beta1: Fraction = 0.9
+    """Decay of the optimiser's first moment."""
+    beta2: Fraction = 0.999
+    """Decay of the second moment."""
+    epsilon: Distance = 1e-5
+    """Added to the root of the second moment."""
+    weight_decay: NonNegative | None = None
+    """Decay of matrices, as a multiple of the learning rate."""
     gamma: Closed = 0.95
     """Discount of a bar."""
     lam: Closed = 0.9
@@ -191,11 +222,21 @@ class PPOConfig:
     value_weight: NonNegative = 0.5
     """Weight of the value loss."""
     entropy_weight: NonNegative = 0.01
-    """Weight of the entropy bonus, falling to zero over the run."""
+    """Weight of the entropy bonus, before its schedule."""
+    entropy_schedule: Schedule = (1.0, 0.0)
+    """Multipliers of the entropy weight over the run."""
+    clip_schedule: Schedule = (1.0,)
+    """Multipliers of both clips over the run."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 0.5
     """Global norm above which gradients are scaled down."""
-    normalise_advantage: bool = True
-    """Bring each minibatch's advantages to mean 0 and deviation 1."""
+    advantage: Literal["minibatch", "batch", "none"] = "minibatch"
+    """Over what advantages are brought to mean 0 and deviation 1."""
+    normalise_rewards: bool = False
+    """Divide rewards by the running deviation of discounted returns."""
+    target_kl: Distance | None = None
+    """Divergence of an update that kl_rule acts upon."""
+    kl_rule: Literal["stop", "adapt"] = "stop"
+    """End an update beyond 1.5 target_kl, or adapt the learning rate to stay between half and twice of it."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +269,8 @@ class Config:
 
     __pydantic_config__ = STRICT
 
+    preset: Literal["ztb", "mtquant", "asteroid"] | None = None
+    """Defaults of one of the source documents, which everything else that is set goes over."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """All randomness of the run follows from it."""
     data: DataConfig = field(default_factory=DataConfig)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ztb_jax.policies.policy import make_policy, per_account
+from ztb_jax.policies.policy import make_policy
 from ztb_jax.policies.sequences import GRU, Attention, LinearRecurrence
+from ztb_jax.policies.transforms import per_account
 
 T, F, L, H, D, R = 43, 3, 8, 12, 6, 5
 MODULES = {

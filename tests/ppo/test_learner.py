@@ -15,10 +15,13 @@ from ztb_jax.data.market import make_costs, make_market_data
 from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.learner import scheduled
 from ztb_jax.policies.policy import make_policy
-from ztb_jax.ppo.learner import make_ppo
+from ztb_jax.ppo.encoding import encode_bars
+from ztb_jax.ppo.hyper import Hyper, as_arrays, optimizer_of
+from ztb_jax.ppo.learner import Options, make_ppo
 from ztb_jax.ppo.loss import ppo_loss
-from ztb_jax.ppo.rollout import collect, encode_bars
-from ztb_jax.ppo.update import choose_minibatching, epoch_orders, make_update, samples_of, shuffled
+from ztb_jax.ppo.minibatches import choose_minibatching, epoch_orders, shuffled
+from ztb_jax.ppo.rollout import begin, collect
+from ztb_jax.ppo.update import Trained, UpdateSpec, make_update, samples_of
 
 L, EPISODE, ROLLOUT = 4, 32, 16
 SIZES = {"num_accounts": 32, "rollout_bars": ROLLOUT}
@@ -41,8 +44,30 @@ POLICY = make_policy(num_features=1, account_size=2, num_actions=3, lookback=L, 
 DATA = market()
 
 
+FAMILY = POLICY.distribution
+
+
 def learner(**changes):
-    return make_ppo(ENV, POLICY, **{**SIZES, "sharing": 4, "num_minibatches": 2, **changes})
+    """A small learner; every argument goes where `make_ppo` has it."""
+    numbers = {name: changes.pop(name) for name in list(changes) if name in Hyper.__dataclass_fields__}
+    options = {name: changes.pop(name) for name in list(changes) if name in Options._fields}
+    return make_ppo(
+        ENV,
+        changes.pop("policy", POLICY),
+        **{**SIZES, "sharing": 4, **changes},
+        hyper=Hyper(**numbers),
+        options=Options(**{"num_minibatches": 2, **options}),
+    )
+
+
+def minibatching(*, num_groups=8, sharing=4, num_minibatches=2, shuffle="auto"):
+    return choose_minibatching(
+        num_groups=num_groups,
+        sharing=sharing,
+        rollout_bars=ROLLOUT,
+        num_minibatches=num_minibatches,
+        shuffle=shuffle,
+    )
 
 
 @functools.cache
@@ -56,8 +81,14 @@ def played(sharing=4, data=DATA):
     env = autoreset(vectorise(ENV, num_groups=32 // sharing, sharing=sharing))
     params = POLICY.init(jax.random.key(0))
     state, _ = env.reset(jax.random.key(1), data.env_params)
-    _, rollout = collect(
-        jax.random.key(2), POLICY, env, params=params, env_state=state, data=data, rollout_bars=ROLLOUT
+    _, rollout, _ = collect(
+        jax.random.key(2),
+        POLICY,
+        env,
+        params=params,
+        play=begin(state, (32 // sharing, sharing), POLICY),
+        data=data,
+        rollout_bars=ROLLOUT,
     )
     return params, state, rollout
 
@@ -66,7 +97,7 @@ def test_every_leaf_of_the_state_advances():
     init, step = standard()
     before = init(jax.random.key(0), DATA)
     after, _ = step(before, DATA)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(before):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(before.replace(hyper=None, rate=None)):
         now = dict(jax.tree_util.tree_leaves_with_path(after))[path]
         raw = jax.random.key_data if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else np.asarray
         # A window may end with this rollout or a later one: the clock's end need not move in every group.
@@ -78,15 +109,15 @@ def test_every_leaf_of_the_state_advances():
 def test_windows_restart_at_their_ends_and_only_there():
     init, step = standard()
     state = init(jax.random.key(0), DATA)
-    assert len(set(np.asarray(state.env_state.end - state.env_state.bar).tolist())) == 2, (
+    assert len(set(np.asarray(state.play.env_state.end - state.play.env_state.bar).tolist())) == 2, (
         "phases are staggered"
     )
     for _ in range(6):
-        before, (state, _) = state.env_state, step(state, DATA)
+        before, (state, _) = state.play.env_state, step(state, DATA)
         ended = np.asarray(before.bar) + ROLLOUT == np.asarray(before.end)
-        moved = np.asarray(state.env_state.bar) == np.asarray(before.bar) + ROLLOUT
+        moved = np.asarray(state.play.env_state.bar) == np.asarray(before.bar) + ROLLOUT
         assert moved[~ended].all()
-        assert (np.asarray(state.env_state.end - state.env_state.bar)[ended] == EPISODE).all()
+        assert (np.asarray(state.play.env_state.end - state.play.env_state.bar)[ended] == EPISODE).all()
 
 
 def test_equal_keys_give_equal_bits_and_others_do_not():
@@ -144,20 +175,35 @@ def test_the_rollout_records_what_the_policy_saw_and_said():
     np.testing.assert_array_equal(rollout.account[1:, ..., 0], levels[:-1])
 
 
-@pytest.mark.parametrize(("sharing", "axis"), [(4, "account"), (1, "group")])
-def test_every_sample_is_used_once_in_an_epoch(sharing, axis):
+@pytest.mark.parametrize(
+    ("sharing", "shuffle", "taken"),
+    [
+        (4, "auto", "accounts"),
+        (1, "auto", "segments"),
+        (4, "segments", "segments"),
+        (4, "full", "full"),
+        (4, "affine", "affine"),
+    ],
+)
+def test_every_sample_is_used_once_in_an_epoch(sharing, shuffle, taken):
     _, _, rollout = played(sharing)
     samples = samples_of(rollout, gamma=0.9, lam=0.9)
     groups = 32 // sharing
     mark = jnp.arange(ROLLOUT * 32, dtype=jnp.float32).reshape(ROLLOUT, groups, sharing)
-    cut = choose_minibatching(num_groups=groups, sharing=sharing, num_minibatches=2)
-    assert cut.axis == axis
+    cut = minibatching(num_groups=groups, sharing=sharing, shuffle=shuffle)
+    assert cut.shuffle == taken
     (order,) = epoch_orders(jax.random.key(0), epochs=1, cut=cut)
-    starts, dealt = shuffled(order, rollout.start, samples._replace(value=mark), cut)
-    assert sorted(np.asarray(dealt.value).ravel().tolist()) == list(range(ROLLOUT * 32))
-    # Each minibatch's starts still belong to its samples: the mark tells the group.
-    group = (np.asarray(dealt.value)[:, 0, :, 0].astype(int) // sharing) % groups
-    np.testing.assert_array_equal(starts, np.asarray(rollout.start)[group])
+    starts, places, dealt = shuffled(order, rollout.start, samples._replace(value=mark), cut)
+    marks = np.asarray(dealt.value).astype(int)
+    assert marks.ravel().tolist() != sorted(marks.ravel().tolist())
+    assert sorted(marks.ravel().tolist()) == list(range(ROLLOUT * 32))
+    # Each sample's bar still belongs to it: the mark tells step and group.
+    if places is None:
+        group = (marks[:, 0, :, 0] // sharing) % groups
+        np.testing.assert_array_equal(starts, np.asarray(rollout.start)[group])
+    else:
+        np.testing.assert_array_equal(places, marks // sharing)
+        np.testing.assert_array_equal(starts, np.broadcast_to(rollout.start, starts.shape))
 
 
 def test_one_update_equals_the_same_steps_by_hand():
@@ -167,12 +213,12 @@ def test_one_update_equals_the_same_steps_by_hand():
     after, metrics = jax.jit(ppo.step)(before, DATA)
     env = autoreset(vectorise(ENV, num_groups=8, sharing=4))
     rollout_key = jax.random.split(before.key, 3)[1]
-    _, rollout = collect(
+    _, rollout, _ = collect(
         rollout_key,
         POLICY,
         env,
         params=before.params,
-        env_state=before.env_state,
+        play=before.play,
         data=DATA,
         rollout_bars=ROLLOUT,
     )
@@ -186,10 +232,8 @@ def test_one_update_equals_the_same_steps_by_hand():
             log_probs,
             value,
             samples._replace(advantage=advantage),
-            clip=0.2,
-            value_clip=None,
-            value_weight=0.5,
-            entropy_weight=0.01,
+            distribution=FAMILY,
+            hyper=Hyper(),
         )[0]
 
     grads = jax.grad(loss)(before.params)
@@ -212,45 +256,33 @@ def test_a_step_is_a_rollout_and_an_update_with_keys_of_their_own():
     after, _ = jax.jit(ppo.step)(before, DATA)
     next_key, rollout_key, update_key = jax.random.split(before.key, 3)
     env = autoreset(vectorise(ENV, num_groups=8, sharing=4))
-    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.scale_by_adam(eps=1e-5))
-    update = make_update(
-        POLICY,
-        optimizer,
-        choose_minibatching(num_groups=8, sharing=4, num_minibatches=2),
-        epochs=2,
-        clip=0.2,
-        value_clip=None,
-        value_weight=0.5,
-        normalise_advantage=True,
-    )
+    update = make_update(POLICY, UpdateSpec(minibatching(), rollout_bars=ROLLOUT, epochs=2))
 
     @jax.jit
     def by_hand(state):
-        env_state, rollout = collect(
+        play, rollout, _ = collect(
             rollout_key,
             POLICY,
             env,
             params=state.params,
-            env_state=state.env_state,
+            play=state.play,
             data=DATA,
             rollout_bars=ROLLOUT,
         )
         samples = samples_of(rollout, gamma=0.95, lam=0.9)
-        params, _, _ = update(
+        trained, _ = update(
             update_key,
-            state.params,
-            state.optimizer,
+            Trained(state.params, optimizer_of("adam", Hyper()).init(state.params)),
             start=rollout.start,
             samples=samples,
             data=DATA,
-            learning_rate=3e-4,
-            entropy_weight=0.01,
+            hyper=as_arrays(Hyper()),
         )
-        return params, env_state
+        return trained.params, play.env_state
 
     params, env_state = by_hand(before)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.params, params)
-    jax.tree.map(np.testing.assert_array_equal, after.env_state, env_state)
+    jax.tree.map(np.testing.assert_array_equal, after.play.env_state, env_state)
     np.testing.assert_array_equal(jax.random.key_data(after.key), jax.random.key_data(next_key))
 
 
@@ -313,9 +345,7 @@ def test_masks_reach_sampling_and_the_loss():
     samples = samples_of(rollout, gamma=0.9, lam=0.9)
     rows, at = encode_bars(POLICY, params, data.features, rollout.start, bars=ROLLOUT)
     log_probs, value = POLICY.apply(params, rows[at][:, :, None], samples.account)
-    _, parts = ppo_loss(
-        log_probs, value, samples, clip=0.2, value_clip=None, value_weight=0.5, entropy_weight=0.0
-    )
+    _, parts = ppo_loss(log_probs, value, samples, distribution=FAMILY, hyper=Hyper(entropy_weight=0.0))
     assert float(parts["kl"]) == pytest.approx(0.0, abs=1e-6)
     state = jax.jit(learner().init)(jax.random.key(0), data)
     _, metrics = jax.jit(learner().step)(state, data)

@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ztb_jax.policies.distributions import categorical
+from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.loss import Samples, ppo_loss
 
 CLIP, VALUE_CLIP, VALUE_WEIGHT, ENTROPY_WEIGHT = 0.2, 0.3, 0.5, 0.01
@@ -46,10 +48,10 @@ def loss_of(logits, value, samples, value_clip=VALUE_CLIP):
         jax.nn.log_softmax(logits),
         value,
         samples,
-        clip=CLIP,
-        value_clip=value_clip,
-        value_weight=VALUE_WEIGHT,
-        entropy_weight=ENTROPY_WEIGHT,
+        distribution=categorical(3),
+        hyper=Hyper(
+            clip=CLIP, value_clip=value_clip, value_weight=VALUE_WEIGHT, entropy_weight=ENTROPY_WEIGHT
+        ),
     )
 
 

@@ -9,10 +9,10 @@ from envs.single import make_single
 from envs.transforms import aligned, autoreset, vectorise
 from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs, make_market_data
-from ztb_jax.policies import distributions
 from ztb_jax.policies.policy import ENCODERS, make_policy
-from ztb_jax.ppo.learner import make_ppo
-from ztb_jax.ppo.rollout import collect, encode_bars
+from ztb_jax.ppo.encoding import encode_bars
+from ztb_jax.ppo.learner import Options, make_ppo
+from ztb_jax.ppo.rollout import begin, collect
 
 L, EPISODE, ROLLOUT = 6, 32, 8
 ENV = make_single(episode_bars=EPISODE)
@@ -45,18 +45,19 @@ def test_the_first_minibatch_sees_the_very_policy_that_played(encoder, num_bars)
     params = network.init(jax.random.key(0))
     state, _ = env.reset(jax.random.key(1), data.env_params)
 
-    def play(state):
+    @jax.jit
+    def go_on(play):
         return collect(
-            jax.random.key(2), network, env, params=params, env_state=state, data=data, rollout_bars=ROLLOUT
+            jax.random.key(2), network, env, params=params, play=play, data=data, rollout_bars=ROLLOUT
         )
 
-    play = jax.jit(play)
+    play = begin(state, (8, 4), network)
     for _ in range(3):
-        state, rollout = play(state)
+        play, rollout, _ = go_on(play)
     rows, at = encode_bars(network, params, data.features, rollout.start, bars=ROLLOUT)
     log_probs, value = network.apply(params, rows[at][:, :, None], rollout.account)
     ratio = np.exp(
-        np.asarray(distributions.log_prob(log_probs, rollout.action) - rollout.log_prob, np.float64)
+        np.asarray(network.distribution.log_prob(log_probs, rollout.action) - rollout.log_prob, np.float64)
     )
     np.testing.assert_allclose(ratio, 1.0, atol=5e-7)
     np.testing.assert_allclose(value, rollout.value, atol=5e-6)
@@ -66,7 +67,12 @@ def test_the_first_minibatch_sees_the_very_policy_that_played(encoder, num_bars)
 def test_every_weight_of_a_memory_learns(encoder):
     data = market(400)
     ppo = make_ppo(
-        ENV, policy(encoder), num_accounts=32, rollout_bars=ROLLOUT, sharing=4, num_minibatches=2, epochs=2
+        ENV,
+        policy(encoder),
+        num_accounts=32,
+        rollout_bars=ROLLOUT,
+        sharing=4,
+        options=Options(num_minibatches=2, epochs=2),
     )
     before = jax.jit(ppo.init)(jax.random.key(0), data)
     after, metrics = jax.jit(ppo.step)(before, data)

@@ -6,9 +6,11 @@ import numpy as np
 
 from envs.transforms import autoreset, vectorise
 from tests.ppo.test_gae import loop
-from tests.ppo.test_learner import DATA, ENV, POLICY, ROLLOUT, learner, standard
-from ztb_jax.ppo.rollout import Rollout, collect
-from ztb_jax.ppo.update import choose_minibatching, epoch_orders, samples_of
+from tests.ppo.test_learner import DATA, ENV, POLICY, ROLLOUT, learner, minibatching, standard
+from ztb_jax.ppo.hyper import Hyper, as_arrays
+from ztb_jax.ppo.minibatches import epoch_orders
+from ztb_jax.ppo.rollout import Rollout, begin, collect
+from ztb_jax.ppo.update import samples_of
 
 T, G, S = 12, 3, 2
 
@@ -19,6 +21,8 @@ def test_samples_equal_the_loop_with_terminations_and_the_bootstrap():
     terminated, final = rng.uniform(size=(T, G, S)) < 0.2, rng.normal(size=(G, S))
     rollout = Rollout(
         start=jnp.zeros(G, jnp.int32),
+        memory=None,
+        fresh=jnp.zeros((G, S), bool),
         account=jnp.zeros((T, G, S, 2)),
         action=jnp.zeros((T, G, S), jnp.int32),
         log_prob=jnp.zeros((T, G, S)),
@@ -41,12 +45,12 @@ def test_the_final_value_is_of_the_state_before_the_reset_and_rewards_are_scaled
     plain = vectorise(ENV, num_groups=8, sharing=4)
     state, _ = plain.reset(jax.random.key(1), DATA.env_params)
     state = state.replace(end=state.bar + ROLLOUT)  # every window ends with this rollout
-    _, rollout = collect(
+    _, rollout, _ = collect(
         jax.random.key(2),
         POLICY,
         autoreset(plain),
         params=params,
-        env_state=state,
+        play=begin(state, (8, 4), POLICY),
         data=DATA,
         rollout_bars=ROLLOUT,
     )
@@ -72,20 +76,25 @@ def test_the_reward_metric_is_a_log_return_whatever_the_scale():
 
 def test_the_first_update_runs_at_the_full_rates_and_a_later_one_at_less_of_both():
     state = standard()[0](jax.random.key(0), DATA)
+    steps = [jax.jit(learner(epochs=1, num_updates=updates).step) for updates in (None, 4)]
 
-    def after(state, **changes):
-        return jax.jit(learner(epochs=1, **changes).step)(state, DATA)[0].params
+    def after(step, updates, **numbers):
+        hyper = as_arrays(Hyper(**numbers))
+        return step(state.replace(updates=jnp.int32(updates), hyper=hyper), DATA)[0].params
 
-    constant, falling = after(state), after(state, num_updates=4)
+    constant, falling = (after(step, 0) for step in steps)
     jax.tree.map(np.testing.assert_array_equal, constant, falling)
-    halfway = state.replace(updates=jnp.int32(2))
-    falling = after(halfway, num_updates=4, learning_rate=2e-2, entropy_weight=2.0)
-    constant = after(halfway, learning_rate=1e-2, entropy_weight=1.0)
+    falling = after(steps[1], 2, learning_rate=2e-2, entropy_weight=2.0)
+    constant = after(steps[0], 2, learning_rate=1e-2, entropy_weight=1.0)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), falling, constant)
+    shaped = after(
+        steps[1], 2, learning_rate=1e-2, learning_rate_schedule=(0.0, 1.0, 0.0), entropy_weight=2.0
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), shaped, constant)
 
 
 def test_every_epoch_has_an_order_of_its_own():
-    cut = choose_minibatching(num_groups=8, sharing=16, num_minibatches=4)
+    cut = minibatching(sharing=16, num_minibatches=4)
     orders = np.asarray(epoch_orders(jax.random.key(0), epochs=6, cut=cut))
     assert orders.shape == (6, 16)
     assert (np.sort(orders, axis=1) == np.arange(16)).all()

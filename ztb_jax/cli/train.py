@@ -44,6 +44,7 @@ def parse(arguments: list[str]) -> Config:
     """
     short = argparse.ArgumentParser(prog="ztb train", add_help=False, allow_abbrev=False)
     short.add_argument("--config")
+    short.add_argument("--preset")  # what it lays down must be there before flags go over it
     short.add_argument("--device", dest="run.device")
     short.add_argument("--profile", dest="run.profile", action="store_const", const=True)
     known, rest = short.parse_known_args(arguments)

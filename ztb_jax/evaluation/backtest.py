@@ -11,8 +11,7 @@ from envs.orders import LEVEL
 from envs.single import Draw, make_single
 from envs.types import Env, EnvParams, Fill, Order
 from ztb_jax.data.market import MarketData, check_lookback
-from ztb_jax.policies import distributions
-from ztb_jax.policies.policy import Policy
+from ztb_jax.policies.policy import Policy, check_actions, mask_of, nothing_remembered, recalled
 
 
 class Trace(NamedTuple):
@@ -69,26 +68,30 @@ def make_policy_backtest(policy: Policy, env: Env) -> Callable[[Any, MarketData]
       env: what it was trained in.
 
     Raises:
-      ValueError: the policy has another number of actions; and, when called, the data another lookback.
+      ValueError: the policy has other actions; and, when called, the data another lookback.
     """
-    if policy.num_actions != env.num_actions:
-        raise ValueError(f"the policy has {policy.num_actions} actions and the environment {env.num_actions}")
+    check_actions(policy, env)
+    family = policy.distribution
 
     def run(params: Any, data: MarketData) -> Trace:
         check_lookback(policy, data)
         contexts = policy.encode(params, data.features)[data.lookback - 1 : -1]
 
         def step(carry, context):
-            state, _ = carry
-            log_probs, _ = policy.apply(params, context, env.observe(state).account)
-            allowed = None if env.mask is None else env.mask(state, data.env_params)
+            account, memory = carry
+            state, _ = account
+            seen = (context, env.observe(state).account)
+            memory, view = recalled(policy, params, memory, jnp.bool_(False), seen)
+            parameters, _ = policy.apply(params, context, view)
+            allowed = mask_of(policy, env, state, data.env_params)
             if allowed is not None:
-                log_probs = distributions.masked(log_probs, allowed)
-            order = env.actions.decode(jnp.argmax(log_probs).astype(jnp.int32))
-            return _step(env, carry, order, data.env_params)
+                parameters = family.restrict(parameters, allowed)  # pyright: ignore[reportOptionalCall]
+            order = env.actions.decode(family.act(family.mode(parameters)))
+            account, trace = _step(env, account, order, data.env_params)
+            return (account, memory), trace
 
         start = (start_of(env, data.env_params), jnp.bool_(False))
-        return jax.lax.scan(step, start, contexts)[1]
+        return jax.lax.scan(step, (start, nothing_remembered(policy, ())), contexts)[1]
 
     return jax.jit(run)
 

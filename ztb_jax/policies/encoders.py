@@ -5,11 +5,14 @@ import jax
 import jax.numpy as jnp
 
 
-def windows(features: jax.Array, lookback: int) -> jax.Array:
-    """[T, lookback * F]: each row and the `lookback - 1` before it, oldest first; absent rows are zero."""
+def windows(features: jax.Array, lookback: int, first: int = 0) -> jax.Array:
+    """[T - first, lookback * F]: each row from `first` on and the `lookback - 1` before it, oldest first.
+
+    Absent rows are zero.
+    """
     num_bars = features.shape[0]
     padded = jnp.pad(features, ((lookback - 1, 0), (0, 0)))
-    return jnp.concatenate([padded[lag : lag + num_bars] for lag in range(lookback)], axis=1)
+    return jnp.concatenate([padded[lag + first : lag + num_bars] for lag in range(lookback)], axis=1)
 
 
 class CausalWindow(nn.Module):
@@ -27,7 +30,7 @@ class CausalWindow(nn.Module):
     lookback: int
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Features [T, F] -> context [T, D]."""
+    def __call__(self, features: jax.Array, first: int = 0) -> jax.Array:
+        """Features [T, F] -> context [T - first, D], of the rows from `first` on."""
         dense = nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(jnp.sqrt(2.0)), name="window")
-        return dense(windows(features, self.lookback))
+        return dense(windows(features, self.lookback, first))

@@ -1,4 +1,4 @@
-"""From context and account to action logits and a value."""
+"""From context and account to the outputs that a distribution reads, and a value."""
 
 import flax.linen as nn
 import jax
@@ -7,14 +7,14 @@ import jax.numpy as jnp
 ROOT_TWO = 2.0**0.5
 
 
-def _output_init(num_actions: int):
-    """Orthogonal columns: small for the logits, so that a new policy is uniform; unit for the value."""
+def _output_init(num_outputs: int):
+    """Orthogonal columns: small for the actor, so that a new policy is unbiased; unit for the value."""
 
     def init(key, shape, dtype=jnp.float32):
-        logits_key, value_key = jax.random.split(key)
-        logits = nn.initializers.orthogonal(0.01)(logits_key, (shape[0], num_actions), dtype)
-        value = nn.initializers.orthogonal(1.0)(value_key, (shape[0], shape[1] - num_actions), dtype)
-        return jnp.concatenate([logits, value], axis=1)
+        actor_key, value_key = jax.random.split(key)
+        actor = nn.initializers.orthogonal(0.01)(actor_key, (shape[0], num_outputs), dtype)
+        value = nn.initializers.orthogonal(1.0)(value_key, (shape[0], shape[1] - num_outputs), dtype)
+        return jnp.concatenate([actor, value], axis=1)
 
     return init
 
@@ -27,17 +27,17 @@ class ActorCritic(nn.Module):
 
     Attributes:
       width: units of a layer.
-      num_actions: logits.
+      num_outputs: P, what the distribution reads.
       shared: whether actor and critic share the torso.
     """
 
     width: int
-    num_actions: int
+    num_outputs: int
     shared: bool
 
     @nn.compact
     def __call__(self, context: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Context [..., D], account [..., K] -> logits [..., num_actions], value [...]."""
+        """Context [..., D], account [..., K] -> outputs [..., P], value [...]."""
         account_part = nn.Dense(
             context.shape[-1],
             use_bias=False,
@@ -48,9 +48,9 @@ class ActorCritic(nn.Module):
         if self.shared:
             return self._outputs(self._hidden(first, "torso"), "outputs")
         actor, critic = jnp.split(first, 2, axis=-1)
-        logits = nn.Dense(self.num_actions, kernel_init=nn.initializers.orthogonal(0.01), name="logits")
+        outputs = nn.Dense(self.num_outputs, kernel_init=nn.initializers.orthogonal(0.01), name="logits")
         value = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0), name="value")
-        return logits(self._hidden(actor, "actor")), value(self._hidden(critic, "critic"))[..., 0]
+        return outputs(self._hidden(actor, "actor")), value(self._hidden(critic, "critic"))[..., 0]
 
     def _hidden(self, x: jax.Array, name: str) -> jax.Array:
         dense = nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name=name)
@@ -58,6 +58,24 @@ class ActorCritic(nn.Module):
 
     def _outputs(self, x: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
         # One product of four columns instead of one of three and one of one: half the time on a CPU.
-        dense = nn.Dense(self.num_actions + 1, kernel_init=_output_init(self.num_actions), name=name)
+        dense = nn.Dense(self.num_outputs + 1, kernel_init=_output_init(self.num_outputs), name=name)
         both = dense(x)
         return both[..., :-1], both[..., -1]
+
+
+def rescale_value(params: dict, slope: jax.Array, shift: jax.Array) -> dict:
+    """The weights of an `ActorCritic` whose value v has become slope * v + shift, the rest as it was.
+
+    Args:
+      params: of the head.
+      slope: [].
+      shift: [].
+    """
+    layers = params["params"]
+    name = "outputs" if "outputs" in layers else "value"
+    kernel, bias = layers[name]["kernel"], layers[name]["bias"]
+    layer = {
+        "kernel": kernel.at[:, -1].multiply(slope),
+        "bias": bias.at[-1].set(slope * bias[-1] + shift),
+    }
+    return params | {"params": layers | {name: layer}}

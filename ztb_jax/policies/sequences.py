@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 ROOT_TWO = 2.0**0.5
 FAR = -1e9  # an attention score whose weight is 0
+HEADS = 4  # of attention
 
 
 class LinearRecurrence(nn.Module):
@@ -32,13 +33,15 @@ class LinearRecurrence(nn.Module):
     lookback: int
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Features [T, F] -> context [T, D]."""
+    def __call__(self, features: jax.Array, first: int = 0) -> jax.Array:
+        """Features [T, F] -> context [T - first, D], of the rows from `first` on."""
         both = nn.Dense(2 * self.hidden, kernel_init=nn.initializers.orthogonal(1.0), name="input")(features)
         gate, candidate = jnp.split(both, 2, axis=-1)
         gate = nn.sigmoid(gate)
         memory = sliding_recurrence(1.0 - gate, gate * candidate, self.lookback)
-        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(memory)
+        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(
+            memory[first:]
+        )
 
 
 def sliding_recurrence(decay: jax.Array, inflow: jax.Array, length: int) -> jax.Array:
@@ -85,8 +88,8 @@ class GRU(nn.Module):
     grid: int
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Features [T, F] -> context [T, D]."""
+    def __call__(self, features: jax.Array, first: int = 0) -> jax.Array:
+        """Features [T, F] -> context [T - first, D], of the rows from `first` on."""
         inputs = nn.Dense(3 * self.hidden, kernel_init=nn.initializers.lecun_normal(), name="input")(features)
         recurrent = self.param("recurrent", nn.initializers.orthogonal(1.0), (self.hidden, 3 * self.hidden))
         bias = self.param("bias", nn.initializers.zeros, (self.hidden,))
@@ -105,10 +108,12 @@ class GRU(nn.Module):
             memory = update * memory + (1.0 - update) * new
             return memory, memory
 
-        _, memories = jax.lax.scan(step, jnp.zeros((num_cells, self.hidden)), cells)
+        _, memories = jax.lax.scan(step, jnp.zeros((num_cells, self.hidden), cells.dtype), cells)
         known = jnp.moveaxis(memories[warm:], 0, 1).reshape(-1, self.hidden)
         memory = jnp.pad(known, ((warm, 0), (0, 0)))[:num_bars]
-        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(memory)
+        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(
+            memory[first:]
+        )
 
 
 class Attention(nn.Module):
@@ -129,11 +134,11 @@ class Attention(nn.Module):
     width: int
     hidden: int
     lookback: int
-    heads: int = 4
+    heads: int = HEADS
 
     @nn.compact
-    def __call__(self, features: jax.Array) -> jax.Array:
-        """Features [T, F] -> context [T, D]."""
+    def __call__(self, features: jax.Array, first: int = 0) -> jax.Array:
+        """Features [T, F] -> context [T - first, D], of the rows from `first` on."""
         stream = nn.Dense(self.hidden, name="input")(features)
         queries, keys, values = jnp.split(
             nn.Dense(3 * self.hidden, use_bias=False, name="projections")(
@@ -147,7 +152,9 @@ class Attention(nn.Module):
         stream = stream + nn.Dense(self.hidden, name="mixing")(looked)
         bent = nn.gelu(nn.Dense(2 * self.hidden, name="widening")(nn.LayerNorm(name="second_norm")(stream)))
         stream = stream + nn.Dense(self.hidden, name="narrowing")(bent)
-        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(stream)
+        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(
+            stream[first:]
+        )
 
 
 def banded_attention(

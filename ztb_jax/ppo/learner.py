@@ -1,6 +1,8 @@
 """PPO as a `Learner`: one update is a rollout and its epochs of gradient steps."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,30 @@ from envs.transforms import aligned, autoreset, vectorise
 from envs.types import Env
 from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.keys import split_named
-from ztb_jax.learner import Learner
-from ztb_jax.policies.policy import Policy
-from ztb_jax.ppo.rollout import collect
-from ztb_jax.ppo.update import choose_minibatching, make_update, samples_of
+from ztb_jax.learner import Learner, Metrics
+from ztb_jax.policies.moments import Moments, merged, no_moments
+from ztb_jax.policies.policy import Policy, check_actions
+from ztb_jax.ppo import hyper as hyperparameters
+from ztb_jax.ppo.hyper import OPTIMIZERS, Hyper, Number, optimizer_of
+from ztb_jax.ppo.loss import Samples
+from ztb_jax.ppo.minibatches import choose_minibatching
+from ztb_jax.ppo.rollout import Play, Rollout, begin, collect
+from ztb_jax.ppo.update import ADVANTAGES, Trained, UpdateSpec, make_update, samples_of
+
+KL_RULES = ("stop", "adapt")
+FASTEST_RATE = 100.0  # how far an adapted learning rate may leave the one asked for, either way
+
+
+class RewardScale(struct.PyTreeNode):
+    """What rewards are divided by: the deviation of discounted returns, as they run on.
+
+    Attributes:
+      running: [G, S], discounted sum of every account's rewards so far.
+      moments: of those sums.
+    """
+
+    running: jax.Array
+    moments: Moments
 
 
 class PPOState(struct.PyTreeNode):
@@ -22,17 +44,54 @@ class PPOState(struct.PyTreeNode):
 
     Attributes:
       key: [] typed key.
-      params: the policy's weights.
-      optimizer: the optimiser's moments.
-      env_state: clocks [G] and accounts [G, S].
+      trained: the policy's weights and the optimiser's moments.
+      play: clocks [G] and accounts [G, S].
+      hyper: the numbers of this run.
+      rate: [] float32, what the learning rate is multiplied by where it adapts; else 1.
       updates: [] int32, updates done.
+      reward_scale: None where rewards are taken as they are.
     """
 
     key: jax.Array
-    params: Any
-    optimizer: Any
-    env_state: Any
+    trained: Trained
+    play: Play
+    hyper: Hyper
+    rate: jax.Array
     updates: jax.Array
+    reward_scale: RewardScale | None = None
+
+    @property
+    def params(self) -> Any:
+        """The policy's weights."""
+        return self.trained.params
+
+
+class Options(NamedTuple):
+    """How PPO works, beside sizes and numbers; each changes the program.
+
+    Attributes:
+      epochs: passes over a rollout.
+      num_minibatches: gradient steps of a pass.
+      shuffle: one of `ztb_jax.ppo.minibatches.SHUFFLES`.
+      optimizer: "adam", or "muon" for matrices.
+      advantage: "minibatch", "batch" or "none": over what advantages get mean 0 and deviation 1.
+      accumulate: parts of a minibatch whose gradients are computed one after the other, to save memory.
+      normalise_rewards: divide rewards by the running deviation of discounted returns.
+      kl_rule: what `target_kl` does: "stop" ends an update's gradient steps where a minibatch passes 1.5
+        times it; "adapt" divides the learning rate by 1.5 after an update beyond twice it, and multiplies it
+        below half of it.
+      axis_name: mesh axis over which accounts are spread; sizes are then of one device.
+    """
+
+    epochs: int = 4
+    num_minibatches: int = 4
+    shuffle: str = "auto"
+    optimizer: str = "adam"
+    advantage: str = "minibatch"
+    accumulate: int = 1
+    normalise_rewards: bool = False
+    kl_rule: str = "stop"
+    axis_name: str | None = None
 
 
 def make_ppo(
@@ -42,23 +101,14 @@ def make_ppo(
     num_accounts: int = 1024,
     rollout_bars: int = 64,
     sharing: int = 8,
-    epochs: int = 4,
-    num_minibatches: int = 4,
     num_updates: int | None = None,
-    learning_rate: float = 3e-4,
-    gamma: float = 0.95,
-    lam: float = 0.9,
-    clip: float = 0.2,
-    value_clip: float | None = None,
-    value_weight: float = 0.5,
-    entropy_weight: float = 0.01,
-    max_grad_norm: float = 0.5,
-    normalise_advantage: bool = True,
+    hyper: Hyper | None = None,
+    options: Options | None = None,
 ) -> Learner:
     """PPO over `num_accounts` accounts in groups of `sharing` that see the same bars.
 
-    Learning rate and entropy weight fall linearly to zero over `num_updates`, and stay constant when it is
-    None. Adam has epsilon 1e-5; gradients are clipped by their global norm.
+    Gradients are clipped by their global norm. A gradient step with a number that is not finite changes
+    nothing and is counted as `skipped`.
 
     Args:
       env: one account's environment; its window is a multiple of `rollout_bars`, so that windows end with
@@ -68,106 +118,180 @@ def make_ppo(
       rollout_bars: bars played between updates.
       sharing: accounts on the same bars. More is faster (the market is encoded once for all of them) and
         makes gradients noisier; 4 to 16 cost nothing that was measurable.
-      epochs: passes over a rollout.
-      num_minibatches: gradient steps of a pass; divides `sharing` or the number of groups.
-      num_updates: length of the schedules.
-      learning_rate: Adam's.
-      gamma: discount of a bar.
-      lam: GAE's decay.
-      clip: of the probability ratio.
-      value_clip: of the value's move in units of scaled reward, or None.
-      value_weight: of the value loss.
-      entropy_weight: of the entropy bonus.
-      max_grad_norm: global norm above which gradients are scaled down.
-      normalise_advantage: per minibatch, to mean 0 and deviation 1.
+      num_updates: length of the schedules; without it they stay where they begin.
+      hyper: numbers; they are part of the state, so that members of a population may differ in them.
+      options: everything else.
 
     Raises:
-      ValueError: sizes that do not divide, all findings at once; another number of actions than the policy's.
+      ValueError: sizes that do not divide, options that do not exist or do not fit, numbers out of range, all
+        findings at once; actions that are not the environment's.
         From `init`: data of another lookback, or shorter than a window.
 
     Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347.
     """
-    episode_bars = env.episode_bars
-    _check_sizes(
-        episode_bars=episode_bars,
-        num_accounts=num_accounts,
-        rollout_bars=rollout_bars,
-        sharing=sharing,
-        grid=policy.grid or rollout_bars,
-    )
-    if policy.num_actions != env.num_actions:
-        raise ValueError(f"the policy has {policy.num_actions} actions and the environment {env.num_actions}")
-    num_groups = num_accounts // sharing
-    cut = choose_minibatching(num_groups=num_groups, sharing=sharing, num_minibatches=num_minibatches)
+    hyper, options = Hyper() if hyper is None else hyper, Options() if options is None else options
+    sizes = {
+        "episode_bars": env.episode_bars,
+        "num_accounts": num_accounts,
+        "rollout_bars": rollout_bars,
+        "sharing": sharing,
+        "grid": policy.grid or rollout_bars,
+    }
+    _check(sizes, options, policy, hyper)
+    check_actions(policy, env)
     if policy.grid:
         env = aligned(env, bars=policy.grid)
-    batch_env = autoreset(vectorise(env, num_groups=num_groups, sharing=sharing))
-    optimizer = optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.scale_by_adam(eps=1e-5))
-    update = make_update(
-        policy,
-        optimizer,
-        cut,
-        epochs=epochs,
-        clip=clip,
-        value_clip=value_clip,
-        value_weight=value_weight,
-        normalise_advantage=normalise_advantage,
+    shape = (num_accounts // sharing, sharing)
+    parts = _Parts(
+        env=autoreset(vectorise(env, num_groups=shape[0], sharing=sharing)),
+        policy=policy,
+        update=make_update(policy, _update_spec(shape, rollout_bars, hyper, options)),
+        shape=shape,
+        rollout_bars=rollout_bars,
+        num_updates=num_updates,
+        hyper=hyper,
+        options=options,
     )
-
-    def init(key, data: MarketData) -> PPOState:
-        check_lookback(policy, data)
-        if data.num_steps < episode_bars:
-            raise ValueError(
-                f"the data have {data.num_steps} bars to play and a window needs {episode_bars}: give more "
-                "bars, or an environment of shorter windows"
-            )
-        keys = split_named(key, "policy", "env", "phase", "train")
-        params = policy.init(keys["policy"])
-        env_state, _ = batch_env.reset(keys["env"], data.env_params)
-        # Staggered first windows: otherwise all groups would restart in the same update for ever.
-        rollouts = jax.random.randint(keys["phase"], (num_groups,), 1, episode_bars // rollout_bars + 1)
-        env_state = env_state.replace(end=env_state.bar + rollouts * rollout_bars)
-        return PPOState(keys["train"], params, optimizer.init(params), env_state, jnp.int32(0))
-
-    def remaining(updates):
-        if num_updates is None:
-            return jnp.float32(1.0)
-        return jnp.maximum(0.0, 1.0 - updates.astype(jnp.float32) / jnp.float32(num_updates))
-
-    def step(state: PPOState, data: MarketData):
-        keys = split_named(state.key, "next", "rollout", "update")
-        env_state, rollout = collect(
-            keys["rollout"],
-            policy,
-            batch_env,
-            params=state.params,
-            env_state=state.env_state,
-            data=data,
-            rollout_bars=rollout_bars,
-        )
-        samples = samples_of(rollout, gamma=gamma, lam=lam)
-        share = remaining(state.updates)
-        params, optimizer_state, metrics = update(
-            keys["update"],
-            state.params,
-            state.optimizer,
-            start=rollout.start,
-            samples=samples,
-            data=data,
-            learning_rate=learning_rate * share,
-            entropy_weight=entropy_weight * share,
-        )
-        metrics |= {
-            "reward": rollout.reward.mean() / data.reward_scale,
-            "ruined": rollout.terminated.sum(dtype=jnp.float32),
-            "explained_variance": _explained_variance(rollout.value, samples.target),
-            "param_norm": optax.tree.norm(params),
-        }
-        return PPOState(keys["next"], params, optimizer_state, env_state, state.updates + 1), metrics
-
     return Learner(
-        init=init, step=step, params=lambda state: state.params, env_steps=num_accounts * rollout_bars
+        init=partial(_init, parts),
+        step=partial(_step, parts),
+        params=lambda state: state.params,
+        env_steps=num_accounts * rollout_bars,
     )
+
+
+class _Parts(NamedTuple):
+    """What `make_ppo` made: the batched environment, the gradient half, sizes and choices."""
+
+    env: Env
+    policy: Policy
+    update: Callable[..., Any]
+    shape: tuple[int, int]
+    rollout_bars: int
+    num_updates: int | None
+    hyper: Hyper
+    options: Options
+
+
+def _update_spec(shape: tuple[int, int], rollout_bars: int, hyper: Hyper, options: Options) -> UpdateSpec:
+    cut = choose_minibatching(
+        num_groups=shape[0],
+        sharing=shape[1],
+        rollout_bars=rollout_bars,
+        num_minibatches=options.num_minibatches,
+        shuffle=options.shuffle,
+    )
+    if cut.size % options.accumulate:
+        raise ValueError(
+            f"accumulate ({options.accumulate}) does not divide a minibatch of {cut.size} {cut.shuffle}"
+        )
+    return UpdateSpec(
+        cut,
+        rollout_bars=rollout_bars,
+        epochs=options.epochs,
+        optimizer=options.optimizer,
+        advantage=options.advantage,
+        accumulate=options.accumulate,
+        stop=hyper.target_kl is not None and options.kl_rule == "stop",
+        axis_name=options.axis_name,
+    )
+
+
+def _init(ppo: _Parts, key: jax.Array, data: MarketData) -> PPOState:
+    check_lookback(ppo.policy, data)
+    _check_length(ppo.env, data)
+    keys = split_named(key, "policy", "env", "phase", "train")
+    numbers = hyperparameters.as_arrays(ppo.hyper)
+    params = ppo.policy.init(keys["policy"])
+    env_state, _ = ppo.env.reset(keys["env"], data.env_params)
+    # Staggered first windows: otherwise all groups would restart in the same update for ever.
+    windows = ppo.env.episode_bars // ppo.rollout_bars
+    rollouts = jax.random.randint(keys["phase"], ppo.shape[:1], 1, windows + 1)
+    env_state = env_state.replace(end=env_state.bar + rollouts * ppo.rollout_bars)
+    scale = None
+    if ppo.options.normalise_rewards:
+        scale = RewardScale(jnp.zeros(ppo.shape, jnp.float32), no_moments())
+    return PPOState(
+        key=keys["train"],
+        trained=Trained(params, optimizer_of(ppo.options.optimizer, numbers).init(params)),
+        play=begin(env_state, ppo.shape, ppo.policy),
+        hyper=numbers,
+        rate=jnp.float32(1.0),
+        updates=jnp.int32(0),
+        reward_scale=scale,
+    )
+
+
+def _step(ppo: _Parts, state: PPOState, data: MarketData) -> tuple[PPOState, Metrics]:
+    keys = split_named(state.key, "next", "rollout", "update")
+    numbers = _numbers(ppo, state)
+    play, rollout, told = collect(
+        keys["rollout"],
+        ppo.policy,
+        ppo.env,
+        params=state.params,
+        play=state.play,
+        data=data,
+        rollout_bars=ppo.rollout_bars,
+    )
+    told["reward"] = rollout.reward.mean() / data.reward_scale
+    scale = state.reward_scale
+    if scale is not None:
+        scale, rollout = _rescaled(scale, rollout, numbers.gamma, ppo.options.axis_name)
+    samples = samples_of(rollout, gamma=numbers.gamma, lam=numbers.lam)
+    trained, metrics = ppo.update(
+        keys["update"], state.trained, start=rollout.start, samples=samples, data=data, hyper=numbers
+    )
+    trained = trained.replace(params=_seen(ppo, trained.params, rollout, samples, data))
+    metrics |= told | {
+        "ruined": rollout.terminated.sum(dtype=jnp.float32),
+        "explained_variance": _explained_variance(rollout.value, samples.target),
+        "param_norm": optax.tree.norm(trained.params),
+        "learning_rate": numbers.learning_rate,
+    }
+    rate = state.rate
+    if state.hyper.target_kl is not None and ppo.options.kl_rule == "adapt":
+        rate = _adapted(rate, metrics["kl"], state.hyper.target_kl)
+    after = PPOState(keys["next"], trained, play, state.hyper, rate, state.updates + 1, scale)
+    return after, metrics
+
+
+def _numbers(ppo: _Parts, state: PPOState) -> Hyper:
+    """The hyperparameters of this update."""
+    progress = jnp.float32(0.0)
+    if ppo.num_updates is not None:
+        progress = state.updates.astype(jnp.float32) / jnp.float32(ppo.num_updates)
+    numbers = hyperparameters.scheduled_at(state.hyper, progress)
+    return numbers.replace(learning_rate=numbers.learning_rate * state.rate)
+
+
+def _seen(ppo: _Parts, params: Any, rollout: Rollout, samples: Samples, data: MarketData) -> Any:
+    """The weights with the statistics in them brought up to date with what was played."""
+    if ppo.policy.adapt is None:
+        return params
+    bars = rollout.start[None, :] + jnp.arange(ppo.rollout_bars)[:, None]
+    return ppo.policy.adapt(params, data.features[bars.reshape(-1)], samples.account, samples.target)
+
+
+def _rescaled(
+    scale: RewardScale, rollout: Rollout, gamma: Number, axis_name: str | None
+) -> tuple[RewardScale, Rollout]:
+    """The rollout with rewards over the deviation of discounted returns, this rollout's among them."""
+
+    def step(running, now):
+        reward, terminated = now
+        running = gamma * running + reward
+        return jnp.where(terminated, 0.0, running), running
+
+    running, seen = jax.lax.scan(step, scale.running, (rollout.reward, rollout.terminated))
+    moments = merged(scale.moments, seen.reshape(-1), axis_name=axis_name)
+    return RewardScale(running, moments), rollout.replace(reward=rollout.reward / moments.deviation)
+
+
+def _adapted(rate: jax.Array, kl: jax.Array, target: Any) -> jax.Array:
+    slower, faster = rate / 1.5, rate * 1.5
+    moved = jnp.where(kl > 2.0 * target, slower, jnp.where(kl < 0.5 * target, faster, rate))
+    return jnp.clip(moved, 1.0 / FASTEST_RATE, FASTEST_RATE)
 
 
 def _explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
@@ -175,13 +299,33 @@ def _explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     return 1.0 - (target - value).var() / jnp.maximum(target.var(), 1e-12)
 
 
-def _check_sizes(**sizes: int) -> None:
-    findings = [f"{name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1]
+def _check_length(env: Env, data: MarketData) -> None:
+    if data.num_steps < env.episode_bars:
+        raise ValueError(
+            f"the data have {data.num_steps} bars to play and a window needs {env.episode_bars}: give more "
+            "bars, or an environment of shorter windows"
+        )
+
+
+def _check(sizes: dict[str, int], options: Options, policy: Policy, hyper: Hyper) -> None:
+    counts = sizes | {name: getattr(options, name) for name in ("epochs", "num_minibatches", "accumulate")}
+    findings = [f"{name} must be at least 1, got {size}" for name, size in counts.items() if size < 1]
     multiples = (("num_accounts", "sharing"), ("episode_bars", "rollout_bars"), ("rollout_bars", "grid"))
     findings += [
         f"{whole} ({sizes[whole]}) must be a multiple of {part} ({sizes[part]})"
         for whole, part in multiples
         if sizes[part] >= 1 and sizes[whole] % sizes[part]
     ]
+    known = {"optimizer": OPTIMIZERS, "advantage": ADVANTAGES, "kl_rule": KL_RULES}
+    findings += [
+        f"there is no {name} {getattr(options, name)!r}: take one of {', '.join(names)}"
+        for name, names in known.items()
+        if getattr(options, name) not in names
+    ]
+    if policy.memory is not None and options.shuffle in {"full", "affine"}:
+        findings.append(
+            f"shuffle {options.shuffle!r} tears apart what a memory needs in a row: take accounts or segments"
+        )
+    findings += hyperparameters.out_of_range(hyper)
     if findings:
         raise ValueError("; ".join(findings))

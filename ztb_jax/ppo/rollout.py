@@ -1,28 +1,47 @@
 """Playing the current policy: every account for `rollout_bars` bars, observations kept as indices.
 
-Axes: T rollout bars, G groups, S accounts of a group, K account view, F features.
+Axes: T rollout bars, G groups, S accounts of a group, K account view, H what an account remembers.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.types import Env
+from envs.transforms import Episode
+from envs.types import Env, TimeStep
 from ztb_jax.data.market import MarketData
 from ztb_jax.keys import split_named
-from ztb_jax.policies import distributions
-from ztb_jax.policies.policy import Policy
+from ztb_jax.policies.policy import Policy, mask_of, nothing_remembered, recalled
+from ztb_jax.ppo.encoding import encode_bars
+
+
+class Play(struct.PyTreeNode):
+    """Where the game stands between two rollouts.
+
+    Attributes:
+      env_state: groups' clocks [G] and accounts [G, S].
+      episode: return and length [G, S] of every account's episode so far.
+      fresh: [G, S] bool, the account has just begun a life.
+      memory: [G, S, H], what each remembers of the life before `fresh` too; None without a memory.
+    """
+
+    env_state: Any
+    episode: Episode
+    fresh: jax.Array
+    memory: jax.Array | None = None
 
 
 class Rollout(struct.PyTreeNode):
-    """What was played: 25 bytes a step with an account view of two numbers and no mask.
+    """What was played: 25 bytes a step with an account view of two numbers, one choice and no mask.
 
     Attributes:
       start: [G] int32, the bar each group began at; bar t of the rollout is start + t.
+      memory: [G, S, H], what was remembered at the start; None without a memory.
+      fresh: [G, S] bool, the first bar begins a life.
       account: [T, G, S, K], the account view acted on.
-      action: [T, G, S] int32.
+      action: [T, G, S, ...], raw.
       log_prob: [T, G, S] of the action.
       value: [T, G, S].
       reward: [T, G, S], scaled.
@@ -32,6 +51,8 @@ class Rollout(struct.PyTreeNode):
     """
 
     start: jax.Array
+    memory: jax.Array | None
+    fresh: jax.Array
     account: jax.Array
     action: jax.Array
     log_prob: jax.Array
@@ -42,39 +63,10 @@ class Rollout(struct.PyTreeNode):
     final_value: jax.Array
 
 
-class Contexts(NamedTuple):
-    """Encoded bars and where to find them: the context of bar t of group g is `rows[at[t, g]]`.
-
-    Gathering rows by a full index beats broadcasting them to the accounts that share them: the gradient of a
-    broadcast is a reduction that XLA fuses badly on a CPU (twice the time of the whole update).
-
-    Attributes:
-      rows: [R, D].
-      at: [T, G] int32.
-    """
-
-    rows: jax.Array
-    at: jax.Array
-
-
-def encode_bars(policy: Policy, params: Any, features: jax.Array, start: jax.Array, *, bars: int) -> Contexts:
-    """Contexts of each group's `bars` consecutive bars from `start` [G] on.
-
-    The whole slice is encoded when it has fewer bars than the groups' stretches together, else each stretch
-    by itself; sizes are static, so this is settled when the program is traced. Both give the same contexts.
-    """
-    step = jnp.arange(bars)[:, None]
-    num_groups = start.shape[0]
-    if features.shape[0] <= num_groups * bars:
-        return Contexts(policy.encode(params, features), start[None, :] + step)
-    before = policy.lookback - 1
-
-    def stretch(first):
-        rows = jax.lax.dynamic_slice_in_dim(features, first - before, bars + before)
-        return policy.encode(params, rows)[before:]
-
-    rows = jax.vmap(stretch)(start)
-    return Contexts(rows.reshape(-1, rows.shape[-1]), jnp.arange(num_groups)[None, :] * bars + step)
+def begin(env_state: Any, shape: tuple[int, int], policy: Policy) -> Play:
+    """The first `Play` of `shape` (G, S) accounts."""
+    nothing = Episode(total=jnp.zeros(shape, jnp.float32), length=jnp.zeros(shape, jnp.int32))
+    return Play(env_state, nothing, jnp.ones(shape, bool), nothing_remembered(policy, shape))
 
 
 def collect(
@@ -83,11 +75,11 @@ def collect(
     env: Env,
     *,
     params: Any,
-    env_state: Any,
+    play: Play,
     data: MarketData,
     rollout_bars: int,
-) -> tuple[Any, Rollout]:
-    """Play `rollout_bars` bars and return the environment's state and what was played.
+) -> tuple[Play, Rollout, dict[str, jax.Array]]:
+    """Play `rollout_bars` bars; return where the game stands, what was played, and what is told of it.
 
     Windows may end only with the last bar of a rollout, so a group's bars are consecutive.
 
@@ -96,35 +88,63 @@ def collect(
       policy: the network.
       env: vectorised and with autoreset.
       params: the policy's weights.
-      env_state: groups' clocks [G] and accounts [G, S].
+      play: where the game stands.
       data: the market.
       rollout_bars: T.
     """
     keys = split_named(key, "action", "step")
-    observation = env.observe(env_state)
+    observation = env.observe(play.env_state)
     start = observation.bar
     rows, at = encode_bars(policy, params, data.features, start, bars=rollout_bars + 1)
     contexts = rows[at]
-    shape = (rollout_bars, *observation.account.shape[:-1])
-    uniforms = jax.random.uniform(keys["action"], shape)
+    family = policy.distribution
+    noise = family.draw(keys["action"], (rollout_bars, *observation.account.shape[:-1]))
     step_keys = jax.random.split(keys["step"], rollout_bars)
 
-    def play(carry, now):
-        state, _ = carry
-        context, uniform, step_key = now
-        account = env.observe(state).account
-        log_probs, value = policy.apply(params, context[:, None], account)
-        allowed = None if env.mask is None else env.mask(state, data.env_params)
+    def step(carry, now):
+        play, _ = carry
+        context, noise, step_key = now
+        seen = (context[:, None], env.observe(play.env_state).account)
+        memory, view = recalled(policy, params, play.memory, play.fresh, seen)
+        parameters, value = policy.apply(params, context[:, None], view)
+        allowed = mask_of(policy, env, play.env_state, data.env_params)
         if allowed is not None:
-            log_probs = distributions.masked(log_probs, allowed)
-        action = distributions.sample(uniform, log_probs, allowed)
-        state, out = env.step(step_key, state, action, data.env_params)
-        log_prob = distributions.log_prob(log_probs, action)
+            parameters = family.restrict(parameters, allowed)  # pyright: ignore[reportOptionalCall]
+        raw = family.sample(noise, parameters)
+        env_state, out = env.step(step_key, play.env_state, family.act(raw), data.env_params)
+        ended = out.terminated | out.truncated[:, None]
+        episode, told = _recorded(play.episode, out, ended)
         reward = out.reward * data.reward_scale
-        played = (account, action, log_prob, value, reward, out.terminated, allowed)
-        return (state, out.observation.account), played
+        played = (seen[1], raw, family.log_prob(parameters, raw), value, reward, out.terminated, allowed)
+        return (Play(env_state, episode, ended, memory), out.observation.account), (played, told)
 
-    carry = (env_state, observation.account)
-    (env_state, last), played = jax.lax.scan(play, carry, (contexts[:-1], uniforms, step_keys))
-    _, final_value = policy.apply(params, contexts[-1][:, None], last)
-    return env_state, Rollout(start, *played, final_value=final_value)
+    carry = (play, observation.account)
+    (after, last), (played, told) = jax.lax.scan(step, carry, (contexts[:-1], noise, step_keys))
+    # A window that ends here is cut off, not over: what was remembered counts for the value of its end.
+    alive = jnp.zeros_like(after.fresh)
+    _, view = recalled(policy, params, after.memory, alive, (contexts[-1][:, None], last))
+    _, final_value = policy.apply(params, contexts[-1][:, None], view)
+    rollout = Rollout(start, play.memory, play.fresh, *played, final_value=final_value)
+    return after, rollout, _telemetry(told)
+
+
+def _recorded(before: Episode, out: TimeStep, ended: jax.Array) -> tuple[Episode, dict[str, jax.Array]]:
+    """Every account's episode after a step, and sums over all accounts of what happened in it."""
+    episode = Episode(before.total + out.reward, before.length + 1)
+    fills = [fill for fill in (out.fill, out.exit) if fill is not None]
+    told = {
+        "episodes": ended.sum(dtype=jnp.float32),
+        "episode_return": jnp.where(ended, episode.total, 0.0).sum(),
+        "episode_length": jnp.where(ended, episode.length, 0).sum(dtype=jnp.float32),
+        "turnover": sum(jnp.abs(fill.traded).sum() for fill in fills) / ended.size,
+        "cost": sum(fill.cost.sum() for fill in fills) / ended.size,
+        "trades": sum((fill.traded != 0.0).sum(dtype=jnp.float32) for fill in fills) / ended.size,
+    }
+    begun = Episode(jnp.where(ended, 0.0, episode.total), jnp.where(ended, 0, episode.length))
+    return begun, told
+
+
+def _telemetry(told: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """[] each, of a rollout: sums over episodes that ended, and means of a bar and account."""
+    ended = {name: told[name].sum() for name in ("episodes", "episode_return", "episode_length")}
+    return ended | {name: told[name].mean() for name in ("turnover", "cost", "trades")}

@@ -9,45 +9,57 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from ztb_jax.data.market import MarketData
-from ztb_jax.policies.policy import Policy
+from ztb_jax.policies.policy import Policy, recalled
+from ztb_jax.ppo.encoding import encode_bars
 from ztb_jax.ppo.gae import gae
+from ztb_jax.ppo.hyper import Hyper, clipped, optimizer_of
 from ztb_jax.ppo.loss import Samples, ppo_loss
-from ztb_jax.ppo.rollout import Rollout, encode_bars
+from ztb_jax.ppo.minibatches import Minibatching, epoch_orders, shuffled
+from ztb_jax.ppo.rollout import Rollout
+
+ADVANTAGES = ("minibatch", "batch", "none")
 
 
-class Minibatching(NamedTuple):
-    """How a rollout is cut into minibatches.
+class Trained(struct.PyTreeNode):
+    """What gradient steps change.
 
     Attributes:
-      axis: "account" takes some accounts of every group, "group" takes whole groups.
-      size: how many of them make a minibatch.
-      total: M.
+      params: weights.
+      optimizer: the optimiser's moments.
     """
 
-    axis: str
-    size: int
-    total: int
+    params: Any
+    optimizer: Any
 
 
-def choose_minibatching(*, num_groups: int, sharing: int, num_minibatches: int) -> Minibatching:
-    """Accounts of every group where they divide evenly, else whole groups.
+class UpdateSpec(NamedTuple):
+    """What an update is built from.
 
-    The former adds no gradient variance of its own, since every minibatch sees every bar.
-
-    Raises:
-      ValueError: neither divides by the number of minibatches.
+    Attributes:
+      cut: minibatches.
+      rollout_bars: T.
+      epochs: passes over a rollout.
+      optimizer: "adam" or "muon".
+      advantage: "minibatch", "batch" or "none": over what advantages get mean 0 and deviation 1.
+      accumulate: parts of a minibatch whose gradients are computed one after the other.
+      stop: no step is taken once a minibatch's KL has passed 1.5 `target_kl`.
+      axis_name: mesh axis whose devices hold a part of every minibatch each.
     """
-    for axis, whole in (("account", sharing), ("group", num_groups)):
-        if whole % num_minibatches == 0:
-            return Minibatching(axis, whole // num_minibatches, num_minibatches)
-    raise ValueError(
-        f"{num_minibatches} minibatches divide neither {sharing} accounts of a group nor {num_groups} groups"
-    )
+
+    cut: Minibatching
+    rollout_bars: int
+    epochs: int = 4
+    optimizer: str = "adam"
+    advantage: str = "minibatch"
+    accumulate: int = 1
+    stop: bool = False
+    axis_name: str | None = None
 
 
-def samples_of(rollout: Rollout, *, gamma: float, lam: float) -> Samples:
+def samples_of(rollout: Rollout, *, gamma: Any, lam: Any) -> Samples:
     """The rollout's samples [T, G, S] with advantages and targets.
 
     A window ends only with the rollout, where `final_value` is the value of what came out of the last step,
@@ -59,6 +71,9 @@ def samples_of(rollout: Rollout, *, gamma: float, lam: float) -> Samples:
     advantage = gae(
         rollout.reward, rollout.value, next_value, rollout.terminated, never, gamma=gamma, lam=lam
     )
+    fresh = memory = None
+    if rollout.memory is not None:
+        fresh, memory = jnp.concatenate([rollout.fresh[None], rollout.terminated[:-1]]), rollout.memory[None]
     return Samples(
         account=rollout.account,
         action=rollout.action,
@@ -67,102 +82,149 @@ def samples_of(rollout: Rollout, *, gamma: float, lam: float) -> Samples:
         advantage=advantage,
         target=advantage + rollout.value,
         allowed=rollout.allowed,
+        fresh=fresh,
+        memory=memory,
     )
 
 
-def epoch_orders(key: jax.Array, *, epochs: int, cut: Minibatching) -> jax.Array:
-    """[epochs, size * M] int32: an order of its own for each epoch."""
-    return jax.vmap(lambda key: jax.random.permutation(key, cut.size * cut.total))(
-        jax.random.split(key, epochs)
-    )
+def centred(advantage: jax.Array, axis_name: str | None = None) -> jax.Array:
+    """`advantage` with mean 0 and deviation 1, over all devices of a mesh axis."""
+    mean = advantage.mean()
+    if axis_name is not None:
+        mean = jax.lax.pmean(mean, axis_name)
+    variance = jnp.square(advantage - mean).mean()
+    if axis_name is not None:
+        variance = jax.lax.pmean(variance, axis_name)
+    return (advantage - mean) / (jnp.sqrt(variance) + 1e-8)
 
 
-def shuffled(order: jax.Array, start: jax.Array, samples: Samples, cut: Minibatching) -> tuple[Any, Samples]:
-    """The samples in M minibatches on a new leading axis, and each one's group starts [M, ...].
-
-    Args:
-      order: [size * M] permutation of what minibatches are made of.
-      start: [G] first bars.
-      samples: leaves [T, G, S, ...].
-      cut: how.
-    """
-    axis = 2 if cut.axis == "account" else 1
-
-    def deal(leaf):
-        dealt = jnp.take(leaf, order, axis=axis, unique_indices=True)
-        dealt = dealt.reshape(*leaf.shape[:axis], cut.total, cut.size, *leaf.shape[axis + 1 :])
-        return jnp.moveaxis(dealt, axis, 0)
-
-    if cut.axis == "account":
-        starts = jnp.broadcast_to(start, (cut.total, *start.shape))
-    else:
-        starts = start[order].reshape(cut.total, cut.size)
-    return starts, jax.tree.map(deal, samples)
-
-
-def make_update(
-    policy: Policy,
-    optimizer: optax.GradientTransformation,
-    cut: Minibatching,
-    *,
-    epochs: int,
-    clip: float,
-    value_clip: float | None,
-    value_weight: float,
-    normalise_advantage: bool,
-) -> Callable[..., tuple[Any, Any, dict[str, jax.Array]]]:
+def make_update(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
     """The gradient half of PPO.
 
     Returns:
-      (key, params, optimizer_state, *, start [G], samples, data, learning_rate [], entropy_weight [])
-      -> (params, optimizer_state, metrics averaged over all gradient steps).
+      (key, trained, *, start [G], samples, data, hyper) -> (trained, metrics): means over the gradient steps
+      taken, and how many of them were `skipped` because a number was not finite, or `stopped` by the KL.
     """
+    gradient = make_gradient(policy, spec)
 
-    def loss_of(params, start, samples, data, entropy_weight):
-        shape = samples.action.shape
-        rows, at = encode_bars(policy, params, data.features, start, bars=shape[0])
-        context = rows[jnp.broadcast_to(at[:, :, None], shape).reshape(-1)]
-        samples = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[3:]), samples)
-        log_probs, value = policy.apply(params, context, samples.account)
-        if normalise_advantage:
-            centred = samples.advantage - samples.advantage.mean()
-            samples = samples._replace(advantage=centred / (samples.advantage.std() + 1e-8))
-        return ppo_loss(
-            log_probs,
-            value,
-            samples,
-            clip=clip,
-            value_clip=value_clip,
-            value_weight=value_weight,
-            entropy_weight=entropy_weight,
+    def descend(carry, minibatch, data, hyper):
+        trained, stopped = carry
+        grads, parts = gradient(trained.params, minibatch, data, hyper)
+        norm = optax.tree.norm(grads)
+        parts |= {"grad_norm": norm}
+        finite = jnp.isfinite(norm) & jnp.isfinite(parts["loss"])
+        if spec.stop:
+            stopped = stopped | (parts["kl"] > 1.5 * hyper.target_kl)
+        taken = finite & ~stopped
+        optimizer = optimizer_of(spec.optimizer, hyper)
+        changes, moments = optimizer.update(
+            clipped(grads, norm, hyper.max_grad_norm), trained.optimizer, trained.params
         )
+        proposed = Trained(optax.apply_updates(trained.params, changes), moments)
+        trained = jax.tree.map(lambda new, old: jnp.where(taken, new, old), proposed, trained)
+        return (trained, stopped), (parts, taken, ~finite, stopped)
 
-    def update(
-        key,
-        params,
-        optimizer_state,
-        *,
-        start: jax.Array,
-        samples: Samples,
-        data: MarketData,
-        learning_rate: jax.Array,
-        entropy_weight: jax.Array,
-    ):
-        def descend(carry, minibatch):
-            params, optimizer_state = carry
-            starts, minibatch_samples = minibatch
-            grads, parts = jax.grad(loss_of, has_aux=True)(
-                params, starts, minibatch_samples, data, entropy_weight
-            )
-            direction, optimizer_state = optimizer.update(grads, optimizer_state, params)
-            params = optax.apply_updates(params, jax.tree.map(lambda d: -learning_rate * d, direction))
-            return (params, optimizer_state), parts | {"grad_norm": optax.tree.norm(grads)}
+    def update(key, trained, *, start: jax.Array, samples: Samples, data: MarketData, hyper: Hyper):
+        if spec.advantage == "batch":
+            samples = samples._replace(advantage=centred(samples.advantage, spec.axis_name))
 
         def epoch(carry, order):
-            return jax.lax.scan(descend, carry, shuffled(order, start, samples, cut))
+            minibatches = shuffled(order, start, samples, spec.cut)
+            return jax.lax.scan(lambda carry, one: descend(carry, one, data, hyper), carry, minibatches)
 
-        orders = epoch_orders(key, epochs=epochs, cut=cut)
-        carry, parts = jax.lax.scan(epoch, (params, optimizer_state), orders)
-        return *carry, jax.tree.map(jnp.mean, parts)
+        orders = epoch_orders(key, epochs=spec.epochs, cut=spec.cut)
+        (trained, _), told = jax.lax.scan(epoch, (trained, jnp.bool_(False)), orders)
+        return trained, _summary(*told)
 
     return update
+
+
+def make_gradient(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
+    """(params, (start, place, samples) of a minibatch, data, hyper) -> (gradient, parts of the loss)."""
+
+    def loss_of(params, minibatch, data, hyper):
+        context, account, samples = _inputs(policy, params, minibatch, data.features, spec.rollout_bars)
+        parameters, value = policy.apply(params, context, account)
+        return ppo_loss(
+            parameters,
+            value,
+            samples,
+            distribution=policy.distribution,
+            hyper=hyper,
+            value_space=lambda value: policy.value_space(params, value),
+        )
+
+    def gradient(params, minibatch, data, hyper):
+        start, place, samples = minibatch
+        if spec.advantage == "minibatch":
+            samples = samples._replace(advantage=centred(samples.advantage, spec.axis_name))
+        if spec.axis_name is not None:
+            params = jax.lax.pcast(params, spec.axis_name, to="varying")
+
+        def of(part):
+            return jax.grad(loss_of, has_aux=True)(params, part, data, hyper)
+
+        if spec.accumulate == 1:
+            result = of((start, place, samples))
+        else:
+            parts = jax.lax.map(of, _pieces(start, place, samples, spec))
+            result = jax.tree.map(lambda each: each.mean(axis=0), parts)
+        return result if spec.axis_name is None else jax.lax.pmean(result, spec.axis_name)
+
+    return gradient
+
+
+def _inputs(
+    policy: Policy, params: Any, minibatch: Any, features: jax.Array, rollout_bars: int
+) -> tuple[jax.Array, jax.Array, Samples]:
+    """What the policy is applied to: context [N, D], account view [N, K + H], and the samples [N, ...]."""
+    start, place, samples = minibatch
+    rows, at = encode_bars(policy, params, features, start, bars=rollout_bars, samples=place)
+    shape, account = samples.log_prob.shape, samples.account
+    if place is None:
+        at = jnp.broadcast_to(at[:, :, None], shape)
+        if policy.memory is not None:
+            account = _views(policy, params, rows[at], samples)
+    flat = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[len(shape) :]), samples._replace(memory=None)
+    )
+    return rows[at.reshape(-1)], account.reshape(-1, account.shape[-1]), flat
+
+
+def _views(policy: Policy, params: Any, contexts: jax.Array, samples: Samples) -> jax.Array:
+    """[T, G, S, K + H] what the policy was applied to, remembered anew with the weights of now."""
+
+    def step(memory, now):
+        *seen, fresh = now
+        return recalled(policy, params, memory, fresh, seen)
+
+    assert samples.memory is not None
+    return jax.lax.scan(step, samples.memory[0], (contexts, samples.account, samples.fresh))[1]
+
+
+def _pieces(start: Any, place: Any, samples: Samples, spec: UpdateSpec) -> tuple[Any, Any, Samples]:
+    """A minibatch in `accumulate` equal parts on a new leading axis, cut as minibatches are."""
+    parts = spec.accumulate
+    axis = {"accounts": 2, "segments": 1}.get(spec.cut.shuffle, 0)
+
+    def split(leaf):
+        cut = leaf.reshape(*leaf.shape[:axis], parts, leaf.shape[axis] // parts, *leaf.shape[axis + 1 :])
+        return jnp.moveaxis(cut, axis, 0)
+
+    if spec.cut.shuffle == "segments":
+        starts = start.reshape(parts, -1)
+    else:
+        starts = jnp.broadcast_to(start, (parts, *start.shape))
+    places = None if place is None else place.reshape(parts, -1)
+    return starts, places, jax.tree.map(split, samples)
+
+
+def _summary(parts: dict[str, jax.Array], taken: Any, broken: Any, stopped: Any) -> dict[str, jax.Array]:
+    """[] means over the steps that were taken (over all, where none was), and counts of the others."""
+    counted = taken | ~taken.any()
+    weight = counted.sum(dtype=jnp.float32)
+    means = {name: jnp.where(counted, each, 0.0).sum() / weight for name, each in parts.items()}
+    return means | {
+        "skipped": broken.sum(dtype=jnp.float32),
+        "stopped": (stopped & ~broken).sum(dtype=jnp.float32),
+    }
