@@ -1,7 +1,6 @@
 """Our environments as gymnasium's `Env` and `VectorEnv`: numpy in, numpy out, one jitted call a step.
 
-This module imports gymnasium, so nothing of ours imports it but `envs.adapters`, when it is asked to.
-
+It imports gymnasium, so nothing of ours imports it but `envs.adapters`, when it is asked to.
 Axes: N accounts, each with a clock of its own; D numbers of a dense observation. A single environment is a
 vector of one. Keys of `info` are the same in both, and a vector's are batched as gymnasium batches them:
 `info["_key"]` [N] bool says which accounts have a `key`.

@@ -17,7 +17,7 @@ def shown(value) -> str:
 
 def test_the_reference_lists_every_setting_with_its_default():
     page = (ROOT / "docs/reference/configuration.md").read_text()
-    listed = dict(re.findall(r"^\| `([a-z_.]+)` \| `(.+?)` \|", page, flags=re.MULTILINE))
+    listed = dict(re.findall(r"^\| `([a-z0-9_.]+)` \| `(.+?)` \|", page, flags=re.MULTILINE))
     assert listed == {key: shown(value) for key, value in flat(Config()).items()}
 
 
