@@ -14,14 +14,16 @@ from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs, make_market_data
 from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.learner import scheduled
+from ztb_jax.optimizers import Trained, as_arrays, optimizer_of
+from ztb_jax.policies.encoding import encode_bars
+from ztb_jax.policies.play import begin
 from ztb_jax.policies.policy import make_policy
-from ztb_jax.ppo.encoding import encode_bars
-from ztb_jax.ppo.hyper import Hyper, as_arrays, optimizer_of
+from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo
 from ztb_jax.ppo.loss import ppo_loss
 from ztb_jax.ppo.minibatches import choose_minibatching, epoch_orders, shuffled
-from ztb_jax.ppo.rollout import begin, collect
-from ztb_jax.ppo.update import Trained, UpdateSpec, make_update, samples_of
+from ztb_jax.ppo.rollout import collect
+from ztb_jax.ppo.update import UpdateSpec, make_update, samples_of
 
 L, EPISODE, ROLLOUT = 4, 32, 16
 SIZES = {"num_accounts": 32, "rollout_bars": ROLLOUT}

@@ -9,10 +9,11 @@ from envs.single import make_single
 from envs.transforms import aligned, autoreset, vectorise
 from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs, make_market_data
+from ztb_jax.policies.encoding import encode_bars
+from ztb_jax.policies.play import begin
 from ztb_jax.policies.policy import ENCODERS, make_policy
-from ztb_jax.ppo.encoding import encode_bars
 from ztb_jax.ppo.learner import Options, make_ppo
-from ztb_jax.ppo.rollout import begin, collect
+from ztb_jax.ppo.rollout import collect
 
 L, EPISODE, ROLLOUT = 6, 32, 8
 ENV = make_single(episode_bars=EPISODE)

@@ -7,9 +7,11 @@ import numpy as np
 from envs.transforms import autoreset, vectorise
 from tests.ppo.test_gae import loop
 from tests.ppo.test_learner import DATA, ENV, POLICY, ROLLOUT, learner, minibatching, standard
-from ztb_jax.ppo.hyper import Hyper, as_arrays
+from ztb_jax.optimizers import as_arrays
+from ztb_jax.policies.play import begin
+from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.minibatches import epoch_orders
-from ztb_jax.ppo.rollout import Rollout, begin, collect
+from ztb_jax.ppo.rollout import Rollout, collect
 from ztb_jax.ppo.update import samples_of
 
 T, G, S = 12, 3, 2

@@ -14,14 +14,15 @@ from envs.types import Env
 from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.keys import split_named
 from ztb_jax.learner import Learner, Metrics
+from ztb_jax.optimizers import OPTIMIZERS, Number, Trained, as_arrays, optimizer_of, out_of_range
 from ztb_jax.policies.moments import Moments, merged, no_moments
+from ztb_jax.policies.play import Play, check_length, open_play, size_findings
 from ztb_jax.policies.policy import Policy, check_actions
-from ztb_jax.ppo import hyper as hyperparameters
-from ztb_jax.ppo.hyper import OPTIMIZERS, Hyper, Number, optimizer_of
+from ztb_jax.ppo.hyper import RANGES, Hyper, scheduled_at
 from ztb_jax.ppo.loss import Samples
 from ztb_jax.ppo.minibatches import choose_minibatching
-from ztb_jax.ppo.rollout import Play, Rollout, begin, collect
-from ztb_jax.ppo.update import ADVANTAGES, Trained, UpdateSpec, make_update, samples_of
+from ztb_jax.ppo.rollout import Rollout, collect
+from ztb_jax.ppo.update import ADVANTAGES, UpdateSpec, make_update, samples_of
 
 KL_RULES = ("stop", "adapt")
 FASTEST_RATE = 100.0  # how far an adapted learning rate may leave the one asked for, either way
@@ -199,22 +200,18 @@ def _update_spec(shape: tuple[int, int], rollout_bars: int, hyper: Hyper, option
 
 def _init(ppo: _Parts, key: jax.Array, data: MarketData) -> PPOState:
     check_lookback(ppo.policy, data)
-    _check_length(ppo.env, data)
+    check_length(ppo.env, data)
     keys = split_named(key, "policy", "env", "phase", "train")
-    numbers = hyperparameters.as_arrays(ppo.hyper)
+    numbers = as_arrays(ppo.hyper)
     params = ppo.policy.init(keys["policy"])
-    env_state, _ = ppo.env.reset(keys["env"], data.env_params)
-    # Staggered first windows: otherwise all groups would restart in the same update for ever.
-    windows = ppo.env.episode_bars // ppo.rollout_bars
-    rollouts = jax.random.randint(keys["phase"], ppo.shape[:1], 1, windows + 1)
-    env_state = env_state.replace(end=env_state.bar + rollouts * ppo.rollout_bars)
+    play = open_play(keys, ppo.env, ppo.policy, data.env_params, shape=ppo.shape, bars=ppo.rollout_bars)
     scale = None
     if ppo.options.normalise_rewards:
         scale = RewardScale(jnp.zeros(ppo.shape, jnp.float32), no_moments())
     return PPOState(
         key=keys["train"],
         trained=Trained(params, optimizer_of(ppo.options.optimizer, numbers).init(params)),
-        play=begin(env_state, ppo.shape, ppo.policy),
+        play=play,
         hyper=numbers,
         rate=jnp.float32(1.0),
         updates=jnp.int32(0),
@@ -261,7 +258,7 @@ def _numbers(ppo: _Parts, state: PPOState) -> Hyper:
     progress = jnp.float32(0.0)
     if ppo.num_updates is not None:
         progress = state.updates.astype(jnp.float32) / jnp.float32(ppo.num_updates)
-    numbers = hyperparameters.scheduled_at(state.hyper, progress)
+    numbers = scheduled_at(state.hyper, progress)
     return numbers.replace(learning_rate=numbers.learning_rate * state.rate)
 
 
@@ -299,23 +296,9 @@ def _explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     return 1.0 - (target - value).var() / jnp.maximum(target.var(), 1e-12)
 
 
-def _check_length(env: Env, data: MarketData) -> None:
-    if data.num_steps < env.episode_bars:
-        raise ValueError(
-            f"the data have {data.num_steps} bars to play and a window needs {env.episode_bars}: give more "
-            "bars, or an environment of shorter windows"
-        )
-
-
 def _check(sizes: dict[str, int], options: Options, policy: Policy, hyper: Hyper) -> None:
     counts = sizes | {name: getattr(options, name) for name in ("epochs", "num_minibatches", "accumulate")}
-    findings = [f"{name} must be at least 1, got {size}" for name, size in counts.items() if size < 1]
-    multiples = (("num_accounts", "sharing"), ("episode_bars", "rollout_bars"), ("rollout_bars", "grid"))
-    findings += [
-        f"{whole} ({sizes[whole]}) must be a multiple of {part} ({sizes[part]})"
-        for whole, part in multiples
-        if sizes[part] >= 1 and sizes[whole] % sizes[part]
-    ]
+    findings = size_findings(counts)
     known = {"optimizer": OPTIMIZERS, "advantage": ADVANTAGES, "kl_rule": KL_RULES}
     findings += [
         f"there is no {name} {getattr(options, name)!r}: take one of {', '.join(names)}"
@@ -326,6 +309,6 @@ def _check(sizes: dict[str, int], options: Options, policy: Policy, hyper: Hyper
         findings.append(
             f"shuffle {options.shuffle!r} tears apart what a memory needs in a row: take accounts or segments"
         )
-    findings += hyperparameters.out_of_range(hyper)
+    findings += out_of_range(hyper, RANGES)
     if findings:
         raise ValueError("; ".join(findings))

@@ -9,28 +9,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.transforms import Episode
-from envs.types import Env, TimeStep
+from envs.types import Env
 from ztb_jax.data.market import MarketData
 from ztb_jax.keys import split_named
-from ztb_jax.policies.policy import Policy, mask_of, nothing_remembered, recalled
-from ztb_jax.ppo.encoding import encode_bars
-
-
-class Play(struct.PyTreeNode):
-    """Where the game stands between two rollouts.
-
-    Attributes:
-      env_state: groups' clocks [G] and accounts [G, S].
-      episode: return and length [G, S] of every account's episode so far.
-      fresh: [G, S] bool, the account has just begun a life.
-      memory: [G, S, H], what each remembers of the life before `fresh` too; None without a memory.
-    """
-
-    env_state: Any
-    episode: Episode
-    fresh: jax.Array
-    memory: jax.Array | None = None
+from ztb_jax.policies.encoding import encode_bars
+from ztb_jax.policies.play import Play, recorded, telemetry
+from ztb_jax.policies.policy import Policy, mask_of, recalled
 
 
 class Rollout(struct.PyTreeNode):
@@ -61,12 +45,6 @@ class Rollout(struct.PyTreeNode):
     terminated: jax.Array
     allowed: jax.Array | None
     final_value: jax.Array
-
-
-def begin(env_state: Any, shape: tuple[int, int], policy: Policy) -> Play:
-    """The first `Play` of `shape` (G, S) accounts."""
-    nothing = Episode(total=jnp.zeros(shape, jnp.float32), length=jnp.zeros(shape, jnp.int32))
-    return Play(env_state, nothing, jnp.ones(shape, bool), nothing_remembered(policy, shape))
 
 
 def collect(
@@ -113,7 +91,7 @@ def collect(
         raw = family.sample(noise, parameters)
         env_state, out = env.step(step_key, play.env_state, family.act(raw), data.env_params)
         ended = out.terminated | out.truncated[:, None]
-        episode, told = _recorded(play.episode, out, ended)
+        episode, told = recorded(play.episode, out, ended)
         reward = out.reward * data.reward_scale
         played = (seen[1], raw, family.log_prob(parameters, raw), value, reward, out.terminated, allowed)
         return (Play(env_state, episode, ended, memory), out.observation.account), (played, told)
@@ -125,26 +103,4 @@ def collect(
     _, view = recalled(policy, params, after.memory, alive, (contexts[-1][:, None], last))
     _, final_value = policy.apply(params, contexts[-1][:, None], view)
     rollout = Rollout(start, play.memory, play.fresh, *played, final_value=final_value)
-    return after, rollout, _telemetry(told)
-
-
-def _recorded(before: Episode, out: TimeStep, ended: jax.Array) -> tuple[Episode, dict[str, jax.Array]]:
-    """Every account's episode after a step, and sums over all accounts of what happened in it."""
-    episode = Episode(before.total + out.reward, before.length + 1)
-    fills = [fill for fill in (out.fill, out.exit) if fill is not None]
-    told = {
-        "episodes": ended.sum(dtype=jnp.float32),
-        "episode_return": jnp.where(ended, episode.total, 0.0).sum(),
-        "episode_length": jnp.where(ended, episode.length, 0).sum(dtype=jnp.float32),
-        "turnover": sum(jnp.abs(fill.traded).sum() for fill in fills) / ended.size,
-        "cost": sum(fill.cost.sum() for fill in fills) / ended.size,
-        "trades": sum((fill.traded != 0.0).sum(dtype=jnp.float32) for fill in fills) / ended.size,
-    }
-    begun = Episode(jnp.where(ended, 0.0, episode.total), jnp.where(ended, 0, episode.length))
-    return begun, told
-
-
-def _telemetry(told: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """[] each, of a rollout: sums over episodes that ended, and means of a bar and account."""
-    ended = {name: told[name].sum() for name in ("episodes", "episode_return", "episode_length")}
-    return ended | {name: told[name].mean() for name in ("turnover", "cost", "trades")}
+    return after, rollout, telemetry(told)

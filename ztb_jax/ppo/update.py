@@ -9,30 +9,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from ztb_jax.data.market import MarketData
+from ztb_jax.optimizers import Trained, clipped, optimizer_of
+from ztb_jax.policies.encoding import encode_bars
 from ztb_jax.policies.policy import Policy, recalled
-from ztb_jax.ppo.encoding import encode_bars
 from ztb_jax.ppo.gae import gae
-from ztb_jax.ppo.hyper import Hyper, clipped, optimizer_of
+from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.loss import Samples, ppo_loss
 from ztb_jax.ppo.minibatches import Minibatching, epoch_orders, shuffled
 from ztb_jax.ppo.rollout import Rollout
 
 ADVANTAGES = ("minibatch", "batch", "none")
-
-
-class Trained(struct.PyTreeNode):
-    """What gradient steps change.
-
-    Attributes:
-      params: weights.
-      optimizer: the optimiser's moments.
-    """
-
-    params: Any
-    optimizer: Any
 
 
 class UpdateSpec(NamedTuple):

@@ -1,0 +1,116 @@
+"""Accounts as they are played, whoever learns from them: where they begin, and what is told of them.
+
+Axes: G groups, S accounts of a group, H what an account remembers.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from envs.transforms import Episode
+from envs.types import Env, TimeStep
+from ztb_jax.policies.policy import Policy, nothing_remembered
+
+
+class Play(struct.PyTreeNode):
+    """Where the game stands between two rollouts.
+
+    Attributes:
+      env_state: groups' clocks [G] and accounts [G, S].
+      episode: return and length [G, S] of every account's episode so far.
+      fresh: [G, S] bool, the account has just begun a life.
+      memory: [G, S, H], what each remembers of the life before `fresh` too; None without a memory.
+    """
+
+    env_state: Any
+    episode: Episode
+    fresh: jax.Array
+    memory: jax.Array | None = None
+
+
+def begin(env_state: Any, shape: tuple[int, int], policy: Policy) -> Play:
+    """The first `Play` of `shape` (G, S) accounts."""
+    nothing = Episode(total=jnp.zeros(shape, jnp.float32), length=jnp.zeros(shape, jnp.int32))
+    return Play(env_state, nothing, jnp.ones(shape, bool), nothing_remembered(policy, shape))
+
+
+def open_play(
+    keys: dict[str, jax.Array],
+    env: Env,
+    policy: Policy,
+    env_params: Any,
+    *,
+    shape: tuple[int, int],
+    bars: int,
+) -> Play:
+    """The first `Play` of `shape` (G, S) accounts, in windows that end with rollouts of `bars`.
+
+    First windows are staggered: otherwise all groups would restart in the same update for ever.
+
+    Args:
+      keys: [] typed keys "env" and "phase".
+      env: vectorised.
+      policy: the network.
+      env_params: the market.
+      shape: (G, S).
+      bars: of a rollout.
+    """
+    env_state, _ = env.reset(keys["env"], env_params)
+    rollouts = jax.random.randint(keys["phase"], shape[:1], 1, env.episode_bars // bars + 1)
+    return begin(env_state.replace(end=env_state.bar + rollouts * bars), shape, policy)
+
+
+def check_length(env: Env, data: Any) -> None:
+    """Refuse data that have no room for a window.
+
+    Args:
+      env: of one account or many.
+      data: the market, which has `num_steps` to play.
+
+    Raises:
+      ValueError: they are shorter.
+    """
+    if data.num_steps < env.episode_bars:
+        raise ValueError(
+            f"the data have {data.num_steps} bars to play and a window needs {env.episode_bars}: give more "
+            "bars, or an environment of shorter windows"
+        )
+
+
+def size_findings(sizes: dict[str, int]) -> list[str]:
+    """What is wrong with the sizes of a learner.
+
+    Args:
+      sizes: episode_bars, num_accounts, rollout_bars, sharing, grid, and counts that must be at least 1.
+    """
+    findings = [f"{name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1]
+    multiples = (("num_accounts", "sharing"), ("episode_bars", "rollout_bars"), ("rollout_bars", "grid"))
+    return findings + [
+        f"{whole} ({sizes[whole]}) must be a multiple of {part} ({sizes[part]})"
+        for whole, part in multiples
+        if sizes[part] >= 1 and sizes[whole] % sizes[part]
+    ]
+
+
+def recorded(before: Episode, out: TimeStep, ended: jax.Array) -> tuple[Episode, dict[str, jax.Array]]:
+    """Every account's episode after a step, and sums over all accounts of what happened in it."""
+    episode = Episode(before.total + out.reward, before.length + 1)
+    fills = [fill for fill in (out.fill, out.exit) if fill is not None]
+    told = {
+        "episodes": ended.sum(dtype=jnp.float32),
+        "episode_return": jnp.where(ended, episode.total, 0.0).sum(),
+        "episode_length": jnp.where(ended, episode.length, 0).sum(dtype=jnp.float32),
+        "turnover": sum(jnp.abs(fill.traded).sum() for fill in fills) / ended.size,
+        "cost": sum(fill.cost.sum() for fill in fills) / ended.size,
+        "trades": sum((fill.traded != 0.0).sum(dtype=jnp.float32) for fill in fills) / ended.size,
+    }
+    begun = Episode(jnp.where(ended, 0.0, episode.total), jnp.where(ended, 0, episode.length))
+    return begun, told
+
+
+def telemetry(told: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """[] each, of a rollout: sums over episodes that ended, and means of a bar and account."""
+    ended = {name: told[name].sum() for name in ("episodes", "episode_return", "episode_length")}
+    return ended | {name: told[name].mean() for name in ("turnover", "cost", "trades")}
