@@ -37,6 +37,8 @@ LEVELS = {
     "ztb_jax.baseline": 4,
     "ztb_jax.evaluation": 4,
     "ztb_jax.runs": 4,
+    "ztb_jax.parallel": 5,
+    "ztb_jax.population": 5,
     "ztb_jax.build": 6,
     "ztb_jax.training": 7,
     "ztb_jax.cli": 7,

@@ -22,6 +22,7 @@ from ztb_jax.ppo.hyper import RANGES, Hyper, scheduled_at
 from ztb_jax.ppo.loss import Samples
 from ztb_jax.ppo.minibatches import choose_minibatching
 from ztb_jax.ppo.rollout import Rollout, collect
+from ztb_jax.ppo.spread import drawn_whole, gathered, share_of
 from ztb_jax.ppo.update import ADVANTAGES, UpdateSpec, make_update, samples_of
 
 KL_RULES = ("stop", "adapt")
@@ -81,7 +82,8 @@ class Options(NamedTuple):
       kl_rule: what `target_kl` does: "stop" ends an update's gradient steps where a minibatch passes 1.5
         times it; "adapt" divides the learning rate by 1.5 after an update beyond twice it, and multiplies it
         below half of it.
-      axis_name: mesh axis over which accounts are spread; sizes are then of one device.
+      axis_name: mesh axis over which groups of accounts are spread, for `ztb_jax.parallel.sharded`; sizes
+        are of all devices together.
     """
 
     epochs: int = 4
@@ -142,20 +144,32 @@ def make_ppo(
     check_actions(policy, env)
     if policy.grid:
         env = aligned(env, bars=policy.grid)
-    shape = (num_accounts // sharing, sharing)
-    parts = _Parts(
-        env=autoreset(vectorise(env, num_groups=shape[0], sharing=sharing)),
-        policy=policy,
-        update=make_update(policy, _update_spec(shape, rollout_bars, hyper, options)),
-        shape=shape,
-        rollout_bars=rollout_bars,
-        num_updates=num_updates,
-        hyper=hyper,
-        options=options,
-    )
+    groups = num_accounts // sharing
+
+    def parts(env: Env, groups: int) -> _Parts:
+        shape = (groups, sharing)
+        return _Parts(
+            env=autoreset(vectorise(env, num_groups=groups, sharing=sharing)),
+            policy=policy,
+            update=make_update(policy, _update_spec(shape, rollout_bars, hyper, options)),
+            shape=shape,
+            rollout_bars=rollout_bars,
+            num_updates=num_updates,
+            hyper=hyper,
+            options=options,
+        )
+
+    whole = parts(env, groups)
+
+    def step(state, data):
+        if options.axis_name is None:
+            return _step(whole, state, data)
+        share = share_of(groups, options.axis_name)
+        return _step(parts(drawn_whole(env, options.axis_name), share), state, data)
+
     return Learner(
-        init=partial(_init, parts),
-        step=partial(_step, parts),
+        init=partial(_init, whole),
+        step=step,
         params=lambda state: state.params,
         env_steps=num_accounts * rollout_bars,
     )
@@ -230,8 +244,10 @@ def _step(ppo: _Parts, state: PPOState, data: MarketData) -> tuple[PPOState, Met
         play=state.play,
         data=data,
         rollout_bars=ppo.rollout_bars,
+        axis_name=ppo.options.axis_name,
     )
     told["reward"] = rollout.reward.mean() / data.reward_scale
+    told["ruined"] = rollout.terminated.sum(dtype=jnp.float32)
     scale = state.reward_scale
     if scale is not None:
         scale, rollout = _rescaled(scale, rollout, numbers.gamma, ppo.options.axis_name)
@@ -240,9 +256,8 @@ def _step(ppo: _Parts, state: PPOState, data: MarketData) -> tuple[PPOState, Met
         keys["update"], state.trained, start=rollout.start, samples=samples, data=data, hyper=numbers
     )
     trained = trained.replace(params=_seen(ppo, trained.params, rollout, samples, data))
-    metrics |= told | {
-        "ruined": rollout.terminated.sum(dtype=jnp.float32),
-        "explained_variance": _explained_variance(rollout.value, samples.target),
+    metrics |= gathered(told, ppo.options.axis_name) | {
+        "explained_variance": _explained_variance(rollout.value, samples.target, ppo.options.axis_name),
         "param_norm": optax.tree.norm(trained.params),
         "learning_rate": numbers.learning_rate,
     }
@@ -291,9 +306,13 @@ def _adapted(rate: jax.Array, kl: jax.Array, target: Any) -> jax.Array:
     return jnp.clip(moved, 1.0 / FASTEST_RATE, FASTEST_RATE)
 
 
-def _explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
+def _explained_variance(value: jax.Array, target: jax.Array, axis_name: str | None) -> jax.Array:
     """[] 1 - var(target - value) / var(target)."""
-    return 1.0 - (target - value).var() / jnp.maximum(target.var(), 1e-12)
+
+    def variance(of):
+        return merged(no_moments(), of.reshape(-1), axis_name=axis_name).variance
+
+    return 1.0 - variance(target - value) / jnp.maximum(variance(target), 1e-12)
 
 
 def _check(sizes: dict[str, int], options: Options, policy: Policy, hyper: Hyper) -> None:

@@ -3,6 +3,7 @@
 Axes: T rollout bars, G groups, S accounts of a group, K account view, H what an account remembers.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from ztb_jax.keys import split_named
 from ztb_jax.policies.encoding import encode_bars
 from ztb_jax.policies.play import Play, recorded, telemetry
 from ztb_jax.policies.policy import Policy, mask_of, recalled
+from ztb_jax.ppo.spread import draw_spread
 
 
 class Rollout(struct.PyTreeNode):
@@ -56,6 +58,7 @@ def collect(
     play: Play,
     data: MarketData,
     rollout_bars: int,
+    axis_name: str | None = None,
 ) -> tuple[Play, Rollout, dict[str, jax.Array]]:
     """Play `rollout_bars` bars; return where the game stands, what was played, and what is told of it.
 
@@ -69,6 +72,7 @@ def collect(
       play: where the game stands.
       data: the market.
       rollout_bars: T.
+      axis_name: mesh axis over which the groups are spread.
     """
     keys = split_named(key, "action", "step")
     observation = env.observe(play.env_state)
@@ -76,7 +80,12 @@ def collect(
     rows, at = encode_bars(policy, params, data.features, start, bars=rollout_bars + 1)
     contexts = rows[at]
     family = policy.distribution
-    noise = family.draw(keys["action"], (rollout_bars, *observation.account.shape[:-1]))
+    noise = draw_spread(
+        partial(family.draw, keys["action"]),
+        (rollout_bars, *observation.account.shape[:-1]),
+        axis=1,
+        axis_name=axis_name,
+    )
     step_keys = jax.random.split(keys["step"], rollout_bars)
 
     def step(carry, now):

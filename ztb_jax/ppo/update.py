@@ -120,11 +120,21 @@ def make_update(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
             minibatches = shuffled(order, start, samples, spec.cut)
             return jax.lax.scan(lambda carry, one: descend(carry, one, data, hyper), carry, minibatches)
 
-        orders = epoch_orders(key, epochs=spec.epochs, cut=spec.cut)
+        orders = epoch_orders(_order_key(key, spec), epochs=spec.epochs, cut=spec.cut)
         (trained, _), told = jax.lax.scan(epoch, (trained, jnp.bool_(False)), orders)
         return trained, _summary(*told)
 
     return update
+
+
+def _order_key(key: jax.Array, spec: UpdateSpec) -> jax.Array:
+    """Of the orders of a rollout's parts: each device's own, unless a minibatch is accounts of every group.
+
+    Then all devices take the same accounts, and together the minibatch that one device would have had.
+    """
+    if spec.axis_name is None or spec.cut.shuffle == "accounts":
+        return key
+    return jax.random.fold_in(key, jax.lax.axis_index(spec.axis_name))
 
 
 def make_gradient(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:

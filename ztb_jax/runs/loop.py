@@ -63,6 +63,15 @@ def compile_window(learner: Learner, state: Any, data: Any, *, num_updates: int)
     return jax.jit(window, donate_argnums=0).lower(state, data).compile()
 
 
+def planned_bytes(program: jax.stages.Compiled) -> int | None:
+    """Memory that one call of `program` holds at the most, its arguments included; None if it is not told."""
+    plan = program.memory_analysis()
+    if plan is None:
+        return None
+    held = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return held + plan.temp_size_in_bytes
+
+
 def run_windows(
     window: WindowFunction,
     state: Any,

@@ -5,17 +5,9 @@ import jax
 from ztb_jax import devices
 from ztb_jax.config import Config
 from ztb_jax.errors import JobError
+from ztb_jax.runs.loop import planned_bytes
 
 MARGIN = 0.9  # of what is available: validation, checkpoints and the allocator want some, too
-
-
-def planned_bytes(program: jax.stages.Compiled) -> int | None:
-    """Memory that one call of `program` holds at the most, its arguments included; None if it is not told."""
-    plan = program.memory_analysis()
-    if plan is None:
-        return None
-    held = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return held + plan.temp_size_in_bytes
 
 
 def check_fits(program: jax.stages.Compiled, device: devices.Handle, config: Config) -> None:
