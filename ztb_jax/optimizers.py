@@ -13,6 +13,8 @@ Numbers = TypeVar("Numbers")
 
 OPTIMIZERS = ("adam", "muon")
 ANY = float("inf")
+FINITE = float(np.finfo(np.float32).max)
+SLOWEST_DECAY = 0.999999  # of a moment; at 1 its correction for the start at zero divides by zero
 
 
 class Trained(struct.PyTreeNode):
@@ -40,7 +42,7 @@ def schedules_of(hyper: Any) -> list[str]:
 
 
 def out_of_range(hyper: Any, ranges: dict[str, tuple[float, float]]) -> list[str]:
-    """Findings on numbers of `hyper` outside of `ranges`, both ends included, and on empty schedules."""
+    """Findings on numbers of `hyper` outside of `ranges`, ends included, and on schedules that are no numbers."""
     findings = []
     for name, (low, high) in ranges.items():
         value = getattr(hyper, name)
@@ -49,9 +51,11 @@ def out_of_range(hyper: Any, ranges: dict[str, tuple[float, float]]) -> list[str
         numbers = np.asarray(value, np.float64)
         if not ((numbers >= low) & (numbers <= high)).all():
             findings.append(f"{name} must be within [{low:g}, {high:g}], got {value}")
-    return findings + [
-        f"{name} has no value" for name in schedules_of(hyper) if np.size(getattr(hyper, name)) == 0
-    ]
+    for name in schedules_of(hyper):
+        knots = np.asarray(getattr(hyper, name), np.float64)
+        if knots.size == 0 or not np.isfinite(knots).all():
+            findings.append(f"{name} needs one finite value or more, got {getattr(hyper, name)}")
+    return findings
 
 
 def interpolated(knots: jax.Array, progress: jax.Array) -> jax.Array:

@@ -67,20 +67,28 @@ def check_actions(policy: Policy, env: Env) -> None:
     """Refuse a policy whose actions are not the environment's.
 
     Raises:
-      ValueError: another number of choices, or another shape.
+      ValueError: another number of choices, another shape, or choices where the environment takes numbers.
     """
-    wants = (sum(env.actions.sizes), env.actions.shape)
-    ours = policy.distribution
-    if wants[0] and ours.size != wants[0]:
-        raise ValueError(f"the policy has {ours.size} actions and the environment {wants[0]}: give both one")
-    if ours.shape != wants[1] and not _drops_cash(ours, wants[1]):
-        raise ValueError(f"the policy's actions have shape {ours.shape} and the environment's {wants[1]}")
-
-
-def _drops_cash(distribution: Distribution, shape: tuple[int, ...]) -> bool:
-    """Whether actions get the environment's shape on their way from the distribution."""
-    acted = jax.eval_shape(distribution.act, jax.ShapeDtypeStruct(distribution.shape, jnp.float32))
-    return acted.shape == shape
+    ours, space = policy.distribution, env.actions
+    if space.sizes and ours.size != sum(space.sizes):
+        raise ValueError(
+            f"the policy has {ours.size} actions and the environment {sum(space.sizes)}: give both one"
+        )
+    played = jax.eval_shape(
+        lambda outputs: ours.act(ours.mode(ours.parameters(outputs))),
+        jax.ShapeDtypeStruct((ours.size,), jnp.float32),
+    )
+    if played.shape != space.shape:
+        raise ValueError(
+            f"the policy's actions have shape {played.shape} and the environment's {space.shape}"
+        )
+    chooses = jnp.issubdtype(played.dtype, jnp.integer)
+    if chooses != bool(space.sizes):
+        kinds = ("choices", "continuous") if chooses else ("continuous", "choices")
+        raise ValueError(
+            f"the policy's actions are {kinds[0]} and the environment's {kinds[1]}: take the distribution "
+            "that `ztb_jax.policies.distributions.distribution_for` gives for the environment's actions"
+        )
 
 
 def mask_of(policy: Policy, env: Env, env_state: Any, env_params: Any) -> jax.Array | None:
@@ -142,10 +150,11 @@ def make_policy(
       memory: units that each account remembers its own steps with, a GRU cell; 0 is none.
 
     Raises:
-      ValueError: an encoder of another name, a width that attention cannot divide, or not exactly one of
-        num_actions and distribution; all findings at once.
+      ValueError: a size below 1, an encoder of another name, a width that attention cannot divide, or not
+        exactly one of num_actions and distribution; all findings at once.
     """
-    _check(encoder=encoder, width=width, heads=(num_actions, distribution))
+    sizes = {"num_features": num_features, "lookback": lookback, "width": width, "grid": grid}
+    _check(sizes, encoder=encoder, memory=memory, heads=(num_actions, distribution))
     if distribution is None:
         assert num_actions is not None
         distribution = categorical(num_actions)
@@ -193,8 +202,11 @@ def make_policy(
     )
 
 
-def _check(*, encoder: str, width: int, heads: tuple[Any, Any]) -> None:
-    findings = []
+def _check(sizes: dict[str, int], *, encoder: str, memory: int, heads: tuple[Any, Any]) -> None:
+    findings = [f"{name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1]
+    if memory < 0:
+        findings.append(f"memory must be at least 0, got {memory}")
+    width = sizes["width"]
     if encoder not in ENCODERS:
         findings.append(f"there is no encoder {encoder!r}: take one of {', '.join(ENCODERS)}")
     if encoder == "attention" and width % HEADS:

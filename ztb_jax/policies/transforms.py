@@ -152,11 +152,11 @@ def in_precision(policy: Policy, dtype: Any) -> Policy:
 
 def rematerialised(policy: Policy) -> Policy:
     """`policy` whose gradient computes the layers again instead of keeping them: less memory, more work."""
-    memory = policy.memory
+    memory, inner = policy.memory, jax.checkpoint(policy.encode, static_argnums=2)
     if memory is not None:
         memory = memory._replace(step=jax.checkpoint(memory.step))
     return policy._replace(
-        encode=jax.checkpoint(policy.encode, static_argnums=2),
+        encode=lambda params, features, first=0: inner(params, features, first),
         apply=jax.checkpoint(policy.apply),
         memory=memory,
     )

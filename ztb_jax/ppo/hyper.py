@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import struct
 
-from ztb_jax.optimizers import ANY, Number, interpolated
+from ztb_jax.optimizers import ANY, FINITE, SLOWEST_DECAY, Number, interpolated
 
 
 class Hyper(struct.PyTreeNode):
@@ -52,19 +52,19 @@ class Hyper(struct.PyTreeNode):
 
 
 RANGES = {
-    "learning_rate": (0.0, ANY),
+    "learning_rate": (0.0, FINITE),
     "gamma": (0.0, 1.0),
     "lam": (0.0, 1.0),
     "clip": (0.0, ANY),
     "value_clip": (0.0, ANY),
-    "value_weight": (0.0, ANY),
-    "entropy_weight": (-ANY, ANY),
+    "value_weight": (0.0, FINITE),
+    "entropy_weight": (-FINITE, FINITE),
     "max_grad_norm": (0.0, ANY),
-    "weight_decay": (0.0, ANY),
+    "weight_decay": (0.0, FINITE),
     "target_kl": (0.0, ANY),
-    "beta1": (0.0, 1.0),
-    "beta2": (0.0, 1.0),
-    "epsilon": (0.0, ANY),
+    "beta1": (0.0, SLOWEST_DECAY),
+    "beta2": (0.0, SLOWEST_DECAY),
+    "epsilon": (0.0, FINITE),
 }
 
 SCHEDULES = ("learning_rate_schedule", "entropy_schedule", "clip_schedule")
