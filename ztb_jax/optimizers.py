@@ -42,7 +42,7 @@ def schedules_of(hyper: Any) -> list[str]:
 
 
 def out_of_range(hyper: Any, ranges: dict[str, tuple[float, float]]) -> list[str]:
-    """Findings on numbers of `hyper` outside of `ranges`, ends included, and on schedules that are no numbers."""
+    """Findings on numbers outside of `ranges`, ends included, and on schedules empty or not finite."""
     findings = []
     for name, (low, high) in ranges.items():
         value = getattr(hyper, name)
