@@ -13,6 +13,9 @@ from envs.rewards import Reward
 from envs.single import make_single
 from envs.types import Costs, Env, Financing, Limits, Margin, Market
 from ztb_jax import gates
+from ztb_jax.apg.learner import make_apg
+from ztb_jax.apg.objective import Hyper as GrowthHyper
+from ztb_jax.baseline import make_random
 from ztb_jax.config import Config
 from ztb_jax.data.frame import bars_per_year
 from ztb_jax.data.market import MarketData, make_costs, make_market, make_market_data
@@ -186,18 +189,51 @@ def make_network(config: Config, *, num_features: int) -> Policy:
 
 def make_learner(config: Config, *, num_features: int, measured: Measured | None = None) -> Learner:
     """The learner of a configuration, behind a gate that stops it at the first number that is not finite."""
-    ppo = config.ppo
-    learner = make_ppo(
+    made = LEARNERS[config.learner](
+        config,
         make_environment(config, measured=measured),
         make_network(config, num_features=num_features),
-        num_accounts=ppo.num_accounts,
-        rollout_bars=ppo.rollout_bars,
-        sharing=ppo.sharing,
-        num_updates=num_windows(config) * config.run.window_updates,
-        hyper=Hyper(**{field.name: getattr(ppo, field.name) for field in dataclasses.fields(Hyper)}),
-        options=Options(**{name: getattr(ppo, name) for name in Options._fields if name != "axis_name"}),
     )
-    return gates.gated(learner, gates.finite("loss", "reward", "grad_norm", "param_norm"))
+    return gates.gated(made, gates.finite("loss", "reward", "grad_norm", "param_norm"))
+
+
+def _sizes(config: Config) -> dict[str, int]:
+    return {name: getattr(config.ppo, name) for name in ("num_accounts", "rollout_bars", "sharing")}
+
+
+def _numbers(config: Config, record: Any) -> Any:
+    """The settings under the names of the fields of `record`."""
+    return record(**{field.name: getattr(config.ppo, field.name) for field in dataclasses.fields(record)})
+
+
+def _ppo(config: Config, env: Env, policy: Policy) -> Learner:
+    chosen = {name: getattr(config.ppo, name) for name in Options._fields if name != "axis_name"}
+    return make_ppo(
+        env,
+        policy,
+        **_sizes(config),
+        num_updates=num_windows(config) * config.run.window_updates,
+        hyper=_numbers(config, Hyper),
+        options=Options(**chosen),
+    )
+
+
+def _apg(config: Config, env: Env, policy: Policy) -> Learner:
+    return make_apg(
+        env,
+        policy,
+        **_sizes(config),
+        num_updates=num_windows(config) * config.run.window_updates,
+        hyper=_numbers(config, GrowthHyper),
+        optimizer=config.ppo.optimizer,
+    )
+
+
+def _random(config: Config, env: Env, policy: Policy) -> Learner:
+    return make_random(env, policy, **_sizes(config))
+
+
+LEARNERS = {"ppo": _ppo, "apg": _apg, "random": _random}
 
 
 def _measured(bars: pd.DataFrame) -> Measured:

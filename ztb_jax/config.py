@@ -70,7 +70,7 @@ def layered(
 def contradictions(config: Config) -> list[str]:
     """What no single value shows: sizes that do not divide, shares that do not add up."""
     ppo, env, data = config.ppo, config.env, config.data
-    findings = _undivided(ppo)
+    findings = _undivided(ppo, config.learner)
     if env.episode_bars % ppo.rollout_bars:
         findings.append(
             f"env.episode_bars ({env.episode_bars}) is not a multiple of ppo.rollout_bars "
@@ -98,7 +98,7 @@ def contradictions(config: Config) -> list[str]:
             for name in ("stop_loss", "take_profit", "trail")
             if getattr(env, name) is not None
         ]
-    return findings + _unplayable(env) + _unread(env) + _unread_by_ppo(ppo)
+    return findings + _unplayable(env) + _unread(env) + _unread_by_ppo(ppo) + _unfit(config)
 
 
 ATTENTION_HEADS = 4  # as `ztb_jax.policies.sequences` has them, which this module cannot import without jax
@@ -109,13 +109,15 @@ def _in_a_row(ppo: PPOConfig) -> bool:
     return ppo.shuffle not in {"full", "affine"}
 
 
-def _undivided(ppo: PPOConfig) -> list[str]:
+def _undivided(ppo: PPOConfig, learner: str) -> list[str]:
     """Sizes of the learner that do not divide each other."""
     if ppo.num_accounts % ppo.sharing:
         return [
             f"ppo.num_accounts ({ppo.num_accounts}) is not a multiple of ppo.sharing ({ppo.sharing}): "
             f"take {_round_up(ppo.num_accounts, ppo.sharing)}"
         ]
+    if learner != "ppo":
+        return []
     groups, parts = ppo.num_accounts // ppo.sharing, ppo.num_minibatches
     steps = ppo.num_accounts * ppo.rollout_bars
     wholes = {
@@ -140,6 +142,46 @@ def _unread_by_ppo(ppo: PPOConfig) -> list[str]:
     if ppo.kl_rule != PPOConfig().kl_rule and ppo.target_kl is None:
         return ["ppo.kl_rule is read only with ppo.target_kl: set that, or leave ppo.kl_rule out"]
     return []
+
+
+READ_BY_ALL = {"num_accounts", "rollout_bars", "sharing"}
+READ_BY_APG = READ_BY_ALL | {
+    "optimizer",
+    "learning_rate",
+    "learning_rate_schedule",
+    "beta1",
+    "beta2",
+    "epsilon",
+    "weight_decay",
+    "gamma",
+    "value_weight",
+    "entropy_weight",
+    "entropy_schedule",
+    "max_grad_norm",
+}
+
+
+def _unfit(config: Config) -> list[str]:
+    """What another learner than PPO cannot work with, or does not read."""
+    if config.learner == "ppo":
+        return []
+    findings = []
+    if config.learner == "apg" and config.policy.head == "categorical":
+        findings.append(
+            "learner apg needs actions with a derivative, and policy.head is categorical: take "
+            "squashed_gaussian or beta"
+        )
+    if config.learner == "apg" and config.env.band:
+        findings.append(
+            f"env.band ({config.env.band}) makes growth jump where a trade is made or not, which learner apg "
+            "does not see: leave it out, or take learner ppo"
+        )
+    read, usual = READ_BY_APG if config.learner == "apg" else READ_BY_ALL, PPOConfig()
+    return findings + [
+        f"ppo.{field.name} is not read by learner {config.learner}: leave it, or the preset that sets it, out"
+        for field in dataclasses.fields(usual)
+        if field.name not in read and getattr(config.ppo, field.name) != getattr(usual, field.name)
+    ]
 
 
 def _unplayable(env: EnvConfig) -> list[str]:

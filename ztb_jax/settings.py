@@ -179,7 +179,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class PPOConfig:
-    """The learner."""
+    """The learner's sizes and numbers; those that only PPO reads are refused with another learner."""
 
     __pydantic_config__ = STRICT
 
@@ -271,6 +271,8 @@ class Config:
 
     preset: Literal["ztb", "mtquant", "asteroid"] | None = None
     """Defaults of one of the source documents, which everything else that is set goes over."""
+    learner: Literal["ppo", "apg", "random"] = "ppo"
+    """PPO; the derivative of growth through the simulator, for continuous heads; or random trading."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """All randomness of the run follows from it."""
     data: DataConfig = field(default_factory=DataConfig)

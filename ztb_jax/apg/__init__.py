@@ -1,0 +1,1 @@
+"""Analytic policy gradients: learning by the derivative of the environment itself."""
