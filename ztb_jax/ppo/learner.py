@@ -151,7 +151,9 @@ def make_ppo(
         return _Parts(
             env=autoreset(vectorise(env, num_groups=groups, sharing=sharing)),
             policy=policy,
-            update=make_update(policy, _update_spec(shape, rollout_bars, hyper, options)),
+            update=make_update(
+                policy, _update_spec(shape, rollout_bars, hyper, options, remembers=policy.memory is not None)
+            ),
             shape=shape,
             rollout_bars=rollout_bars,
             num_updates=num_updates,
@@ -188,7 +190,9 @@ class _Parts(NamedTuple):
     options: Options
 
 
-def _update_spec(shape: tuple[int, int], rollout_bars: int, hyper: Hyper, options: Options) -> UpdateSpec:
+def _update_spec(
+    shape: tuple[int, int], rollout_bars: int, hyper: Hyper, options: Options, *, remembers: bool
+) -> UpdateSpec:
     cut = choose_minibatching(
         num_groups=shape[0],
         sharing=shape[1],
@@ -196,10 +200,9 @@ def _update_spec(shape: tuple[int, int], rollout_bars: int, hyper: Hyper, option
         num_minibatches=options.num_minibatches,
         shuffle=options.shuffle,
     )
-    if cut.size % options.accumulate:
-        raise ValueError(
-            f"accumulate ({options.accumulate}) does not divide a minibatch of {cut.size} {cut.shuffle}"
-        )
+    whole = cut.size if remembers else shape[0] * shape[1] * rollout_bars // cut.total
+    if whole % options.accumulate:
+        raise ValueError(f"accumulate ({options.accumulate}) does not divide a minibatch of {whole}")
     return UpdateSpec(
         cut,
         rollout_bars=rollout_bars,

@@ -138,10 +138,17 @@ def _order_key(key: jax.Array, spec: UpdateSpec) -> jax.Array:
 
 
 def make_gradient(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
-    """(params, (start, place, samples) of a minibatch, data, hyper) -> (gradient, parts of the loss)."""
+    """(params, (start, place, samples) of a minibatch, data, hyper) -> (gradient, parts of the loss).
 
-    def loss_of(params, minibatch, data, hyper):
-        context, account, samples = _inputs(policy, params, minibatch, data.features, spec.rollout_bars)
+    The market is encoded once for the whole minibatch; the head's gradient may be taken in parts, whose
+    arrays then fit a cache.
+    """
+
+    def loss_of(params, context, samples, hyper):
+        account = samples.account
+        if policy.memory is not None:
+            account = _views(policy, params, context, samples)
+        context, account, samples = _flat(context, account, samples)
         parameters, value = policy.apply(params, context, account)
         return ppo_loss(
             parameters,
@@ -153,40 +160,41 @@ def make_gradient(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
         )
 
     def gradient(params, minibatch, data, hyper):
-        start, place, samples = minibatch
+        *_, samples = minibatch
         if spec.advantage == "minibatch":
             samples = samples._replace(advantage=centred(samples.advantage, spec.axis_name))
         if spec.axis_name is not None:
             params = jax.lax.pcast(params, spec.axis_name, to="varying")
 
+        contexts, back = jax.vjp(lambda params: _contexts(policy, spec, params, minibatch, data), params)
+
         def of(part):
-            return jax.grad(loss_of, has_aux=True)(params, part, data, hyper)
+            return jax.grad(loss_of, argnums=(0, 1), has_aux=True)(params, *part, hyper)
 
         if spec.accumulate == 1:
-            result = of((start, place, samples))
+            (grads, of_contexts), parts = of((contexts, samples))
         else:
-            parts = jax.lax.map(of, _pieces(start, place, samples, spec))
-            result = jax.tree.map(lambda each: each.mean(axis=0), parts)
+            (grads, of_contexts), parts = _accumulated(of, contexts, samples, spec)
+        grads = jax.tree.map(jnp.add, grads, back(of_contexts)[0])
+        result = (grads, parts)
         return result if spec.axis_name is None else jax.lax.pmean(result, spec.axis_name)
 
     return gradient
 
 
-def _inputs(
-    policy: Policy, params: Any, minibatch: Any, features: jax.Array, rollout_bars: int
-) -> tuple[jax.Array, jax.Array, Samples]:
-    """What the policy is applied to: context [N, D], account view [N, K + H], and the samples [N, ...]."""
+def _contexts(policy: Policy, spec: UpdateSpec, params: Any, minibatch: Any, data: MarketData) -> jax.Array:
+    """[..., D] of every sample of a minibatch."""
     start, place, samples = minibatch
-    rows, at = encode_bars(policy, params, features, start, bars=rollout_bars, samples=place)
-    shape, account = samples.log_prob.shape, samples.account
-    if place is None:
-        at = jnp.broadcast_to(at[:, :, None], shape)
-        if policy.memory is not None:
-            account = _views(policy, params, rows[at], samples)
-    flat = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, *leaf.shape[len(shape) :]), samples._replace(memory=None)
+    rows, at = encode_bars(policy, params, data.features, start, bars=spec.rollout_bars, samples=place)
+    return rows[jnp.broadcast_to(at[:, :, None], samples.log_prob.shape) if place is None else at]
+
+
+def _flat(context: jax.Array, account: jax.Array, samples: Samples) -> tuple[jax.Array, jax.Array, Samples]:
+    """The samples on one axis, with their contexts [N, D] and account views [N, K + H]."""
+    axes = samples.log_prob.ndim
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(-1, *leaf.shape[axes:]), (context, account, samples._replace(memory=None))
     )
-    return rows[at.reshape(-1)], account.reshape(-1, account.shape[-1]), flat
 
 
 def _views(policy: Policy, params: Any, contexts: jax.Array, samples: Samples) -> jax.Array:
@@ -200,21 +208,36 @@ def _views(policy: Policy, params: Any, contexts: jax.Array, samples: Samples) -
     return jax.lax.scan(step, samples.memory[0], (contexts, samples.account, samples.fresh))[1]
 
 
-def _pieces(start: Any, place: Any, samples: Samples, spec: UpdateSpec) -> tuple[Any, Any, Samples]:
-    """A minibatch in `accumulate` equal parts on a new leading axis, cut as minibatches are."""
-    parts = spec.accumulate
-    axis = {"accounts": 2, "segments": 1}.get(spec.cut.shuffle, 0)
+def _accumulated(of: Callable[[Any], Any], contexts: jax.Array, samples: Samples, spec: UpdateSpec) -> Any:
+    """What `of` gives for the whole minibatch, by taking it in `accumulate` equal parts one after the other.
+
+    Accounts that remember are kept whole; otherwise any steps make a part.
+    """
+    count, shape = spec.accumulate, samples.log_prob.shape
+    axis = 0
+    if samples.memory is not None:
+        axis = {"accounts": 2, "segments": 1}[spec.cut.shuffle]
+    else:
+        contexts, _, samples = _flat(contexts, samples.account, samples)
 
     def split(leaf):
-        cut = leaf.reshape(*leaf.shape[:axis], parts, leaf.shape[axis] // parts, *leaf.shape[axis + 1 :])
+        cut = leaf.reshape(*leaf.shape[:axis], count, -1, *leaf.shape[axis + 1 :])
         return jnp.moveaxis(cut, axis, 0)
 
-    if spec.cut.shuffle == "segments":
-        starts = start.reshape(parts, -1)
-    else:
-        starts = jnp.broadcast_to(start, (parts, *start.shape))
-    places = None if place is None else place.reshape(parts, -1)
-    return starts, places, jax.tree.map(split, samples)
+    def join(parts):
+        return jnp.moveaxis(parts, 0, axis).reshape(*shape, parts.shape[-1])
+
+    def add(total, part):
+        (grads, of_contexts), told = of(part)
+        return jax.tree.map(lambda a, b: a + b / count, total, (grads, told)), of_contexts / count
+
+    pieces = jax.tree.map(split, (contexts, samples))
+    (grads, _), told = jax.eval_shape(of, jax.tree.map(lambda leaf: leaf[0], pieces))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, told))
+    if spec.axis_name is not None:
+        nothing = jax.lax.pcast(nothing, spec.axis_name, to="varying")
+    (grads, told), of_contexts = jax.lax.scan(add, nothing, pieces)
+    return (grads, join(of_contexts)), told
 
 
 def _summary(parts: dict[str, jax.Array], taken: Any, broken: Any, stopped: Any) -> dict[str, jax.Array]:
