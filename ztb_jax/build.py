@@ -12,7 +12,7 @@ from envs import actions, rewards, sizing
 from envs.rewards import Reward
 from envs.single import make_single
 from envs.types import Costs, Env, Financing, Limits, Margin, Market
-from ztb_jax import gates
+from ztb_jax import gates, parallel
 from ztb_jax.apg.learner import make_apg
 from ztb_jax.apg.objective import Hyper as GrowthHyper
 from ztb_jax.baseline import make_random
@@ -37,9 +37,9 @@ RATIOS = {
     "differential_sortino": rewards.differential_sortino,
 }
 VALUE_SCALES = {
-    "none": lambda policy: policy,
-    "symlog": transforms.symlog_values,
-    "popart": transforms.popart_values,
+    "none": lambda policy, axis: policy,
+    "symlog": lambda policy, axis: transforms.symlog_values(policy),
+    "popart": lambda policy, axis: transforms.popart_values(policy, axis_name=axis),
 }
 
 
@@ -181,14 +181,20 @@ def make_network(config: Config, *, num_features: int) -> Policy:
         policy = transforms.in_precision(policy, jnp.dtype(wanted.precision))
     if wanted.rematerialise:
         policy = transforms.rematerialised(policy)
-    policy = VALUE_SCALES[wanted.value_scale](policy)
+    axis = _axis_of(config)
+    policy = VALUE_SCALES[wanted.value_scale](policy, axis)
     if wanted.normalise_observations:
-        policy = transforms.normalised(policy, num_features=num_features, account_size=env.account_size)
+        policy = transforms.normalised(
+            policy, num_features=num_features, account_size=env.account_size, axis_name=axis
+        )
     return policy
 
 
 def make_learner(config: Config, *, num_features: int, measured: Measured | None = None) -> Learner:
-    """The learner of a configuration, behind a gate that stops it at the first number that is not finite."""
+    """The learner of a configuration, behind a gate that stops it at the first number that is not finite.
+
+    With several `run.devices` its step is for `ztb_jax.parallel.sharded`.
+    """
     made = LEARNERS[config.learner](
         config,
         make_environment(config, measured=measured),
@@ -206,6 +212,10 @@ def _numbers(config: Config, record: Any) -> Any:
     return record(**{field.name: getattr(config.ppo, field.name) for field in dataclasses.fields(record)})
 
 
+def _axis_of(config: Config) -> str | None:
+    return None if config.run.devices == 1 else parallel.AXIS
+
+
 def _ppo(config: Config, env: Env, policy: Policy) -> Learner:
     chosen = {name: getattr(config.ppo, name) for name in Options._fields if name != "axis_name"}
     return make_ppo(
@@ -214,7 +224,7 @@ def _ppo(config: Config, env: Env, policy: Policy) -> Learner:
         **_sizes(config),
         num_updates=num_windows(config) * config.run.window_updates,
         hyper=_numbers(config, Hyper),
-        options=Options(**chosen),
+        options=Options(axis_name=_axis_of(config), **chosen),
     )
 
 

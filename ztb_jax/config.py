@@ -70,7 +70,7 @@ def layered(
 def contradictions(config: Config) -> list[str]:
     """What no single value shows: sizes that do not divide, shares that do not add up."""
     ppo, env, data = config.ppo, config.env, config.data
-    findings = _undivided(ppo, config.learner)
+    findings = _undivided(ppo, config.learner, config.policy.memory)
     if env.episode_bars % ppo.rollout_bars:
         findings.append(
             f"env.episode_bars ({env.episode_bars}) is not a multiple of ppo.rollout_bars "
@@ -98,7 +98,8 @@ def contradictions(config: Config) -> list[str]:
             for name in ("stop_loss", "take_profit", "trail")
             if getattr(env, name) is not None
         ]
-    return findings + _unplayable(env) + _unread(env) + _unread_by_ppo(ppo) + _unfit(config)
+    findings += _unplayable(env) + _unread(env) + _unread_by_ppo(ppo)
+    return findings + _unfit(config) + _unspread(config)
 
 
 ATTENTION_HEADS = 4  # as `ztb_jax.policies.sequences` has them, which this module cannot import without jax
@@ -109,7 +110,7 @@ def _in_a_row(ppo: PPOConfig) -> bool:
     return ppo.shuffle not in {"full", "affine"}
 
 
-def _undivided(ppo: PPOConfig, learner: str) -> list[str]:
+def _undivided(ppo: PPOConfig, learner: str, memory: int) -> list[str]:
     """Sizes of the learner that do not divide each other."""
     if ppo.num_accounts % ppo.sharing:
         return [
@@ -130,11 +131,9 @@ def _undivided(ppo: PPOConfig, learner: str) -> list[str]:
         told = " nor ".join(f"the {whole} {name}" for name, whole in wholes.items())
         divides = "divides neither" if len(wholes) > 1 else "does not divide"
         return [f"ppo.num_minibatches ({parts}) {divides} {told}: take a power of two"]
-    if (fitting[0] // parts) % ppo.accumulate:
-        return [
-            f"ppo.accumulate ({ppo.accumulate}) does not divide the {fitting[0] // parts} parts of a "
-            "minibatch: take a divisor"
-        ]
+    whole = fitting[0] // parts if memory else steps // parts
+    if whole % ppo.accumulate:
+        return [f"ppo.accumulate ({ppo.accumulate}) does not divide a minibatch of {whole}: take a divisor"]
     return []
 
 
@@ -142,6 +141,32 @@ def _unread_by_ppo(ppo: PPOConfig) -> list[str]:
     if ppo.kl_rule != PPOConfig().kl_rule and ppo.target_kl is None:
         return ["ppo.kl_rule is read only with ppo.target_kl: set that, or leave ppo.kl_rule out"]
     return []
+
+
+def _unspread(config: Config) -> list[str]:
+    """What several devices cannot share evenly."""
+    run, ppo, count = config.run, config.ppo, config.run.devices
+    if count == 1:
+        return []
+    findings = []
+    if ":" in run.device:
+        findings.append(
+            f"run.device {run.device} is one device and run.devices asks for {count}: drop its number"
+        )
+    if config.learner != "ppo":
+        findings.append(f"learner {config.learner} trains on one device: leave run.devices out")
+    if count and ppo.num_accounts % (ppo.sharing * count):
+        findings.append(
+            f"ppo.num_accounts ({ppo.num_accounts}) in groups of ppo.sharing ({ppo.sharing}) do not divide "
+            f"among run.devices ({count}): take {_round_up(ppo.num_accounts, ppo.sharing * count)}"
+        )
+    elif count:
+        part = dataclasses.replace(ppo, num_accounts=ppo.num_accounts // count)
+        findings += [
+            f"with {part.num_accounts} accounts on each of run.devices ({count}), {finding}"
+            for finding in _undivided(part, config.learner, config.policy.memory)
+        ]
+    return findings
 
 
 READ_BY_ALL = {"num_accounts", "rollout_bars", "sharing"}

@@ -93,6 +93,24 @@ def choose(name: str) -> Handle:
     return found[wanted]
 
 
+def together(device: Handle, count: int) -> list[Handle]:
+    """`count` devices of the platform of `device`, itself where it is one; 0 is all of them.
+
+    Raises:
+      ConfigError: there are not so many.
+    """
+    if count == 1:
+        return [device]
+    peers = [other for other in _local().values() if other.platform == device.platform]
+    if count > len(peers):
+        more = " (XLA_FLAGS=--xla_force_host_platform_device_count=N makes N of a CPU)"
+        raise ConfigError(
+            f"run.devices: {count} were asked for and there are {len(peers)} of platform {device.platform}"
+            f"{more if device.platform == 'cpu' else ''}: take at most that many, or 0 for all"
+        )
+    return peers[:count] if count else peers
+
+
 def describe(device: Handle) -> Device:
     """The record of a device that `choose` gave."""
     return next(_describe(name, other) for name, other in _local().items() if other == device)

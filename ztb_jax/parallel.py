@@ -92,7 +92,7 @@ def shapes_on(mesh: Mesh, state: Any) -> Any:
 
 
 def _accounts(state: Any) -> Any:
-    """For every leaf of a state: accounts are spread by their group, the first axis; the rest is everywhere."""
+    """For every leaf of a state: accounts are spread by their group, the first axis; nothing else is."""
 
     def spec(node):
         if isinstance(node, Play):

@@ -101,7 +101,7 @@ def _begin(learner: Learner, vary: Vary, size: int, drawn: tuple[jax.Array, jax.
         return state
     # Beyond the members' keys; a hash of the name, so that one draw does not depend on the others.
     key = jax.random.fold_in(key, size)
-    values = {
+    values: dict[str, Any] = {
         name: wanted(jax.random.fold_in(key, zlib.crc32(name.encode())), size)
         if callable(wanted)
         else jnp.asarray(wanted, jnp.float32)
@@ -113,7 +113,7 @@ def _begin(learner: Learner, vary: Vary, size: int, drawn: tuple[jax.Array, jax.
     return _with_hyper(state, hyper.replace(**mine))
 
 
-def _check_values(hyper: Any, values: Mapping[str, jax.Array], size: int) -> None:
+def _check_values(hyper: Any, values: Mapping[str, Any], size: int) -> None:
     findings = []
     for name, value in values.items():
         now = getattr(hyper, name, None)

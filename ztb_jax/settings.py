@@ -259,6 +259,8 @@ class RunConfig:
     """Checkpoints kept, newest first."""
     device: Annotated[str, Field(pattern=f"^({DEVICE_PATTERN})$")] = "auto"
     """auto (a GPU, else a TPU, else the CPU), gpu or cuda, tpu, cpu, or one of several: gpu:1."""
+    devices: Annotated[int, Field(ge=0, le=2**14)] = 1
+    """Devices of the platform of run.device that accounts are spread over; 0 is all of them."""
     profile: bool = False
     """Trace one window into the run's folder profile, with a table of what took the time."""
 

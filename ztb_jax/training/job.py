@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ztb_jax import build, devices, gates
-from ztb_jax.config import Config, as_dict
+from ztb_jax import build, devices, gates, parallel
+from ztb_jax.config import Config, as_dict, contradictions
 from ztb_jax.data.frame import content_hash
-from ztb_jax.errors import JobError
+from ztb_jax.errors import ConfigError, JobError
 from ztb_jax.evaluation import compare
 from ztb_jax.features import recipe
+from ztb_jax.learner import Learner
 from ztb_jax.runs import checkpoint, directory, loop, profile
 from ztb_jax.training import evaluate, memory
 from ztb_jax.training.interrupt import StopRequest
@@ -56,8 +57,23 @@ def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -
     stop = stop or StopRequest()
     stop.check()
     device = devices.choose(config.run.device)
+    config = _spread_over(devices.together(device, config.run.devices), config)
     with jax.default_device(device):
         return _train_on(device, config, reporter, stop)
+
+
+def _spread_over(chosen: list[devices.Handle], config: Config) -> Config:
+    """`config` with the number of devices that were found.
+
+    Raises:
+      ConfigError: accounts cannot be spread evenly over so many.
+    """
+    if config.run.devices == len(chosen):
+        return config
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, devices=len(chosen)))
+    if findings := contradictions(config):
+        raise ConfigError(findings)
+    return config
 
 
 def _train_on(device: devices.Handle, config: Config, reporter: Reporter, stop: StopRequest) -> Outcome:
@@ -254,9 +270,10 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str
     """Train to the end or until something stops it; every checkpoint is durable on return."""
     learner = build.make_learner(config, num_features=prepared.num_features, measured=prepared.measured)
     data = prepared.slices["train"]
-    name = devices.describe(device).name
-    reporter.phase("compile", f"{config.ppo.num_accounts:,} accounts on {name} ({device.device_kind})")
-    shapes = jax.eval_shape(learner.init, jax.random.key(config.seed), data)
+    chosen = devices.together(device, config.run.devices)
+    names = ", ".join(devices.describe(one).name for one in chosen)
+    reporter.phase("compile", f"{config.ppo.num_accounts:,} accounts on {names} ({device.device_kind})")
+    learner, data, shapes = _placed(learner, data, chosen, seed=config.seed)
     window = loop.compile_window(learner, shapes, data, num_updates=config.run.window_updates)
     memory.check_fits(window, device, config)
     stop.check()
@@ -281,6 +298,21 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str
         )
         after.settle()
     return reason
+
+
+def _placed(learner: Learner, data: Any, chosen: list[devices.Handle], *, seed: int) -> tuple[Any, Any, Any]:
+    """Learner, market and the shapes of the state, on one device or spread over several.
+
+    Weights to judge by are put on the first device alone, so that all else works as on one.
+    """
+    key = jax.random.key(seed)
+    if len(chosen) == 1:
+        return learner, data, jax.eval_shape(learner.init, key, data)
+    mesh = parallel.make_mesh(chosen)
+    spread = parallel.sharded(learner, mesh)
+    spread = spread._replace(params=lambda state: jax.device_put(learner.params(state), chosen[0]))
+    data = parallel.replicated(data, mesh)
+    return spread, data, parallel.shapes_on(mesh, jax.eval_shape(spread.init, key, data))
 
 
 def _tracing(run, reporter, chosen: int | None) -> Callable[[int], AbstractContextManager[Any]]:

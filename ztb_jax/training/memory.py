@@ -17,6 +17,8 @@ def check_fits(program: jax.stages.Compiled, device: devices.Handle, config: Con
       JobError: it does; the message names both sizes and the settings to lower.
     """
     needed, available = planned_bytes(program), devices.available_bytes(device)
+    if needed is not None and device.platform == "cpu":
+        needed *= config.run.devices  # a plan is of one device, and CPUs share their memory
     if needed is None or available is None or needed <= available:
         return
     raise JobError(
@@ -28,7 +30,7 @@ def check_fits(program: jax.stages.Compiled, device: devices.Handle, config: Con
 def smaller(config: Config, share: float) -> str:
     """What to change so that a run takes at most `share` of its memory."""
     ppo = config.ppo
-    step = ppo.sharing * ppo.num_minibatches
+    step = ppo.sharing * ppo.num_minibatches * config.run.devices
     accounts = int(MARGIN * share * ppo.num_accounts) // step * step
     about = f" to {accounts}" if accounts else ""
     return (
