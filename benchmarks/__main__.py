@@ -17,6 +17,8 @@ def main() -> int:
         command.add_argument(
             "--json", dest="json_file", type=Path, metavar="FILE", help="write the figures to FILE, too"
         )
+        if name == "train":
+            command.add_argument("--against", nargs="+", default=(), metavar="NAME", help="other trainers")
         if name == "learn":
             command.add_argument("--markets", nargs="+", metavar="NAME", help="of these markets alone")
             command.add_argument("--seeds", type=int, metavar="N", help="so many seeds of each market")
