@@ -7,6 +7,11 @@ falling to 0; where gains take many bars, 0.97, 0.95 and 2e-3 (sine), or 0.95, 0
 of 64 bars begin with any of the levels, so that positions which the policy would not take are seen all the
 time.
 
+Analytic policy gradients (APG) go through a continuous exposure: 128 accounts × 32 bars, one gradient step a
+rollout, 2,097,152 steps, Adam's rate 3e-3 for half of the run and falling to 0, gradient norm 0.2, gamma 0.95
+(0.97 where gains take many bars). The optimum is a switch, whose derivative is 0 nearly everywhere: entropy
+0.01, which softens it, falls to 0 after four fifths of the run.
+
 A graded market must be reached on every seed: the figure of a row is the worst one. The figure at 131,072
 steps is of the same run, whose learning rate is then still three quarters of the first. On shuffled returns
 no seed may earn significantly more than nothing. On `factors`, 1,310,720 steps on 10,000 bars learn noise by
@@ -27,20 +32,33 @@ import numpy as np
 
 from benchmarks.harness import Row, finish
 from benchmarks.markets import LEVELS, LOOKBACK, MARKETS, Graded, data_of, returns_of
+from envs import actions
 from envs.single import make_single
+from envs.types import Env
+from ztb_jax.apg.learner import make_apg
+from ztb_jax.apg.objective import Hyper as GrowthHyper
 from ztb_jax.evaluation import oracle
 from ztb_jax.evaluation.backtest import Trace, make_policy_backtest
 from ztb_jax.learner import Learner
+from ztb_jax.policies.distributions import distribution_for
 from ztb_jax.policies.policy import Policy, make_policy
 from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo
 from ztb_jax.runs import loop
 
 ENV = make_single(levels=LEVELS, episode_bars=64)
+EXPOSURES = make_single(actions=actions.continuous(), episode_bars=64)
 TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 0, 500, 1_000
 TRAIN_BARS, TEST_BARS, STEPS, EARLY = 200_000, 100_000, 524_288, 131_072
-FEW_BARS, MANY_STEPS = 10_000, 1_310_720
+FEW_BARS, MANY_STEPS, APG_STEPS = 10_000, 1_310_720, 2_097_152
 TUNED = MappingProxyType({"sine": (0.97, 0.95, 2e-3), "regime": (0.95, 0.9, 2e-3)})
+GROWTH = GrowthHyper(
+    learning_rate=3e-3,
+    learning_rate_schedule=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0),
+    entropy_weight=0.01,
+    entropy_schedule=(1.0, 0.5, 0.25, 0.1, 0.0, 0.0),
+    max_grad_norm=0.2,
+)
 SEEDS = MappingProxyType({"ar1": 20, "factors": 5})
 EARLY_BAR, KEPT_BAR = 90.0, 95.0
 
@@ -69,6 +87,28 @@ def ppo_learner(name: str, num_features: int, steps: int) -> tuple[Policy, Learn
     return policy, learner
 
 
+def apg_learner(name: str, num_features: int, steps: int) -> tuple[Policy, Learner]:
+    """Analytic policy gradients for a market of that name, whose schedules end after `steps`."""
+    policy = make_policy(
+        num_features=num_features,
+        account_size=2,
+        distribution=distribution_for(EXPOSURES.actions),
+        lookback=LOOKBACK,
+        shared_torso=False,
+    )
+    num_accounts, rollout_bars = 128, 32
+    learner = make_apg(
+        EXPOSURES,
+        policy,
+        num_accounts=num_accounts,
+        rollout_bars=rollout_bars,
+        sharing=1,
+        num_updates=steps // (num_accounts * rollout_bars),
+        hyper=GROWTH.replace(gamma=0.97 if name in TUNED else 0.95),
+    )
+    return policy, learner
+
+
 class Taught(NamedTuple):
     """A learner and what it must reach.
 
@@ -76,15 +116,27 @@ class Taught(NamedTuple):
       make: (name of the market, features, steps) -> the policy and the learner.
       bars: name of the market -> % of the optimum that every seed must reach.
       early: the same after `EARLY` steps, or None.
+      env: what it plays in.
+      steps: to train.
     """
 
     make: Callable[[str, int, int], tuple[Policy, Learner]]
     bars: Mapping[str, float]
     early: float | None = None
+    env: Env = ENV
+    steps: int = STEPS
 
 
 LEARNERS: Mapping[str, Taught] = MappingProxyType(
-    {"PPO": Taught(ppo_learner, {"ar1": 98.0, "sine": 98.0, "leak": 98.0, "regime": 95.0}, EARLY_BAR)}
+    {
+        "PPO": Taught(ppo_learner, {"ar1": 98.0, "sine": 98.0, "leak": 98.0, "regime": 95.0}, EARLY_BAR),
+        "APG": Taught(
+            apg_learner,
+            dict.fromkeys(("ar1", "sine", "leak", "regime"), 97.0),
+            env=EXPOSURES,
+            steps=APG_STEPS,
+        ),
+    }
 )
 """Another learner joins by a line here; the rows of `shuffled` and `factors` are those of PPO."""
 
@@ -155,7 +207,7 @@ def open_school(
         learner, loop.initialise(learner, 0, data), data, num_updates=EARLY // learner.env_steps
     )
     compiled = time.perf_counter() - started
-    backtest = make_policy_backtest(policy, ENV)
+    backtest = make_policy_backtest(policy, LEARNERS[learner_name].env)
 
     def run(seed: int) -> tuple[list[dict[str, Trace]], float]:
         seconds, curve = 0.0, []
@@ -175,7 +227,7 @@ def graded(name: str, learner_name: str, seeds: range) -> list[Row]:
     """The rows of one learner on one market with an optimum."""
     market, taught = MARKETS[name], LEARNERS[learner_name]
     slices = {"test": (TEST_SEED, TEST_BARS)}
-    school = open_school(name, learner_name, train_bars=TRAIN_BARS, steps=STEPS, slices=slices)
+    school = open_school(name, learner_name, train_bars=TRAIN_BARS, steps=taught.steps, slices=slices)
     test = school.slices["test"]
     best = score(market, test, test.best)
     reached, seconds = [], []

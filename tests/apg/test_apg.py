@@ -138,12 +138,8 @@ def test_returns_are_those_of_a_loop():
     for t in reversed(range(7)):
         later = reward[t] + 0.8 * np.where(over[t], 0.0, later)
         wanted[t] = later
-    ours = discounted(
-        *(jnp.asarray(each, jnp.float32) for each in (reward,)),
-        jnp.asarray(over),
-        jnp.asarray(end, jnp.float32),
-        gamma=0.8,
-    )
+    given = jnp.asarray(reward, jnp.float32), jnp.asarray(over), jnp.asarray(end, jnp.float32)
+    ours = discounted(*given, gamma=0.8)
     np.testing.assert_allclose(ours, wanted, atol=1e-6)
 
 
@@ -275,7 +271,8 @@ def test_the_best_constant_exposure_is_found(head):
 
     state = trained(apg.init(jax.random.key(0), data))
     returns = np.asarray(frame["close"] / frame["open"] - 1.0)[L:]
-    best = minimize_scalar(lambda f: -np.log1p(f * returns).mean(), bounds=(-1, 1), method="bounded").x
+    found = minimize_scalar(lambda f: -np.log1p(f * returns).mean(), bounds=(-1, 1), method="bounded")
+    best = dict(found)["x"]
     assert 0.4 < best < 0.8
     levels = make_policy_backtest(policy, ENV)(apg.params(state), data).level
     np.testing.assert_allclose(levels[10:], best, atol=0.12)
