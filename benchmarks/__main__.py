@@ -1,11 +1,11 @@
-"""`python -m benchmarks env|train|learn [--json FILE]`: measure, print a table, fail when a bar is missed."""
+"""`python -m benchmarks env|train|learn|encoders [--json FILE]`: measure, print a table, fail when a bar is missed."""
 
 import argparse
 import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("env", "train", "learn")
+NAMES = ("env", "train", "learn", "encoders")
 
 
 def main() -> int:

@@ -76,11 +76,11 @@ def returns_of(frame: pd.DataFrame) -> np.ndarray:
     return closed / np.concatenate([[frame["open"].iloc[0]], closed[:-1]]) - 1.0
 
 
-def data_of(market: Graded, drawn: Drawn, scale: float) -> MarketData:
+def data_of(market: Graded, drawn: Drawn, scale: float, *, lookback: int = LOOKBACK) -> MarketData:
     """A draw to train or test on: the features are the return over `scale`, and the market's own."""
     costs = make_costs(fee_rate=market.cost, half_spread=0.0, slippage=0.0)
     features = np.column_stack([returns_of(drawn.frame) / scale, drawn.features])
-    return make_market_data(drawn.frame, features, costs=costs, lookback=LOOKBACK, start=LOOKBACK - 1)
+    return make_market_data(drawn.frame, features, costs=costs, lookback=lookback, start=lookback - 1)
 
 
 def _ar1(seed: int, num_bars: int) -> Drawn:

@@ -122,3 +122,20 @@ def test_a_hole_in_the_features_is_told_with_its_row():
     features = features._replace(values=values, valid=valid)
     with pytest.raises(DataError, match="first at row 700"):
         build.prepare(CONFIG, FRAME, features)
+
+
+def test_how_bars_are_encoded_follows_from_the_sizes():
+    def told(num_bars, **flags):
+        config = resolve(environ={}, flags=FLAGS | flags)
+        network = build.make_network(config, num_features=1)
+        return {name: how.kind for name, how in build.encodings(config, network, num_bars=num_bars).items()}
+
+    assert told(1_000) == {"rollout": "slice", "minibatch": "slice"}
+    assert told(100_000) == {"rollout": "stretches", "minibatch": "stretches"}
+    single = {"ppo.shuffle": "full", "ppo.num_minibatches": 64}
+    assert told(100_000, **single) == {"rollout": "stretches", "minibatch": "windows"}
+    assert told(100_000, **single, **{"policy.encoder": "attention", "features.lookback": 64})[
+        "minibatch"
+    ] == ("stretches")
+    random = {"learner": "random"}
+    assert told(1_000, **random) == {"rollout": "slice"}

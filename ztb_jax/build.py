@@ -26,9 +26,11 @@ from ztb_jax.features.recipe import Features
 from ztb_jax.learner import Learner
 from ztb_jax.policies import transforms
 from ztb_jax.policies.distributions import distribution_for
+from ztb_jax.policies.encoding import Encoding, choose_encoding
 from ztb_jax.policies.policy import Policy, make_policy
 from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo
+from ztb_jax.ppo.minibatches import choose_minibatching
 from ztb_jax.settings import EnvConfig
 
 # A return over the account's own deviation: of order one on every market, with no unit to take away.
@@ -201,6 +203,32 @@ def make_learner(config: Config, *, num_features: int, measured: Measured | None
         make_network(config, num_features=num_features),
     )
     return gates.gated(made, gates.finite("loss", "reward", "grad_norm", "param_norm"))
+
+
+def encodings(config: Config, policy: Policy, *, num_bars: int) -> dict[str, Encoding]:
+    """How rollouts and, with PPO, minibatches encode a slice of `num_bars` bars; it follows from the sizes."""
+    ppo = config.ppo
+    groups = ppo.num_accounts // ppo.sharing
+    found = {
+        "rollout": choose_encoding(policy, num_bars=num_bars, num_groups=groups, bars=ppo.rollout_bars + 1)
+    }
+    if config.learner != "ppo":
+        return found
+    cut = choose_minibatching(
+        num_groups=groups,
+        sharing=ppo.sharing,
+        rollout_bars=ppo.rollout_bars,
+        num_minibatches=ppo.num_minibatches,
+        shuffle=ppo.shuffle,
+    )
+    found["minibatch"] = choose_encoding(
+        policy,
+        num_bars=num_bars,
+        num_groups=cut.size if cut.shuffle == "segments" else groups,
+        bars=bars,
+        samples=None if cut.whole else cut.size,
+    )
+    return found
 
 
 def _sizes(config: Config) -> dict[str, int]:

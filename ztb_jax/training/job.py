@@ -273,6 +273,9 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str
     chosen = devices.together(device, config.run.devices)
     names = ", ".join(devices.describe(one).name for one in chosen)
     reporter.phase("compile", f"{config.ppo.num_accounts:,} accounts on {names} ({device.device_kind})")
+    network = build.make_network(config, num_features=prepared.num_features)
+    for name, how in build.encodings(config, network, num_bars=data.features.shape[0]).items():
+        reporter.say(f"{'':<11}each {name} encodes {how}")
     learner, data, shapes = _placed(learner, data, chosen, seed=config.seed)
     window = loop.compile_window(learner, shapes, data, num_updates=config.run.window_updates)
     memory.check_fits(window, device, config)
