@@ -206,12 +206,10 @@ def make_learner(config: Config, *, num_features: int, measured: Measured | None
 
 
 def encodings(config: Config, policy: Policy, *, num_bars: int) -> dict[str, Encoding]:
-    """How rollouts and, with PPO, minibatches encode a slice of `num_bars` bars; it follows from the sizes."""
+    """How rollouts and, with PPO, minibatches encode a slice of `num_bars` bars."""
     ppo = config.ppo
-    groups = ppo.num_accounts // ppo.sharing
-    found = {
-        "rollout": choose_encoding(policy, num_bars=num_bars, num_groups=groups, bars=ppo.rollout_bars + 1)
-    }
+    groups, bars = ppo.num_accounts // ppo.sharing, ppo.rollout_bars
+    found = {"rollout": choose_encoding(policy, num_bars=num_bars, num_groups=groups, bars=bars + 1)}
     if config.learner != "ppo":
         return found
     cut = choose_minibatching(
