@@ -21,6 +21,7 @@ Datasheet
 The rules of a bar are in `docs/reference/simulator.md`.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -123,12 +124,16 @@ def _mask(space: Actions, state: State, params: EnvParams):
 
 def _draw(spec: Spec, key, shape, params: EnvParams) -> Draw:
     check_windows(params, num_bars=len(params.market.gap), episode_bars=spec.episode_bars)
-    start_key, level_key = jax.random.split(key)
-    space = spec.space
-    start = jax.random.randint(start_key, shape[:1], params.first, params.stop - spec.episode_bars)
+    space, num_groups = spec.space, shape[0]
+    # One call for all: every call to the generator is a loop of its own, compiled anew.
+    bits = jax.random.bits(key, (num_groups + math.prod(shape),))
+    span = jnp.uint32(params.stop - spec.episode_bars - params.first)
+    start = params.first + (bits[:num_groups] % span).astype(jnp.int32)
+    bits = bits[num_groups:].reshape(shape)
     if not space.levels:
-        return Draw(start, jax.random.uniform(level_key, shape, jnp.float32, space.low, space.high))
-    index = jax.random.randint(level_key, shape, 0, len(space.levels))
+        share = (bits >> 8).astype(jnp.float32) * 2.0**-24
+        return Draw(start, space.low + (space.high - space.low) * share)
+    index = (bits % len(space.levels)).astype(jnp.int32)
     return Draw(start, spaces.choose(index, space.levels))
 
 

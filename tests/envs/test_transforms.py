@@ -140,7 +140,7 @@ def test_normalised_views_and_rewards_use_frozen_statistics():
     )
     _, out = env.step(jax.random.key(1), state, jnp.int32(2), PARAMS)
     _, other = plain.step(jax.random.key(1), state, jnp.int32(2), PARAMS)
-    assert float(out.reward) == 5 * float(other.reward)
+    assert out.reward == 5.0 * other.reward
     np.testing.assert_array_equal(env.observe(state).account, seen.account)
     with pytest.raises(ValueError, match="do not fit"):
         normalise(plain, no_statistics(2))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import betaln, digamma
 
+from ztb_jax.keys import in_a_row
 from ztb_jax.policies.distribution import Distribution
 
 # Log of a Gaussian's deviation before tanh. Above 1 nearly all of it lies at the two bounds.
@@ -87,7 +88,7 @@ def squashed_gaussian(n: int | None = None, *, low: float = -1.0, high: float = 
     return Distribution(
         size=2 * (n or 1),
         shape=_shape(n),
-        draw=lambda key, shape: jax.random.normal(key, (*shape, *_shape(n))),
+        draw=lambda key, shape: in_a_row(jax.random.normal, key, (*shape, *_shape(n))),
         parameters=parameters,
         sample=lambda noise, at: at.mean + jnp.exp(at.log_std) * noise,
         log_prob=log_prob,

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.types import Actions
+from ztb_jax.keys import in_a_row
 from ztb_jax.policies.continuous_distributions import beta, dirichlet, squashed_gaussian
 from ztb_jax.policies.distribution import Distribution
 
@@ -85,7 +86,7 @@ def categorical(num_actions: int) -> Distribution:
     return Distribution(
         size=num_actions,
         shape=(),
-        draw=jax.random.uniform,
+        draw=partial(in_a_row, jax.random.uniform),
         parameters=jax.nn.log_softmax,
         sample=draw,
         log_prob=lambda at, raw: log_prob(_log_probs(at), raw),
@@ -124,7 +125,7 @@ def multi_categorical(sizes: Sequence[int]) -> Distribution:
     return Distribution(
         size=ends[-1],
         shape=(len(parts),),
-        draw=lambda key, shape: jax.random.uniform(key, (*shape, len(parts))),
+        draw=lambda key, shape: in_a_row(jax.random.uniform, key, (*shape, len(parts))),
         parameters=lambda outputs: tuple(jax.nn.log_softmax(logits) for logits in split(outputs)),
         sample=sample_all,
         log_prob=lambda at, raw: reduce(

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ztb_jax.policies.initialisers import orthogonal
+
 
 def windows(features: jax.Array, lookback: int, first: int = 0) -> jax.Array:
     """[T - first, lookback * F]: each row from `first` on and the `lookback - 1` before it, oldest first.
@@ -12,7 +14,9 @@ def windows(features: jax.Array, lookback: int, first: int = 0) -> jax.Array:
     """
     num_bars = features.shape[0]
     padded = jnp.pad(features, ((lookback - 1, 0), (0, 0)))
-    return jnp.concatenate([padded[lag + first : lag + num_bars] for lag in range(lookback)], axis=1)
+    # One gather: slices side by side make a kernel for every lag, and compile for seconds.
+    rows = jnp.arange(first, num_bars)[:, None] + jnp.arange(lookback)[None, :]
+    return padded[rows].reshape(num_bars - first, -1)
 
 
 class CausalWindow(nn.Module):
@@ -32,5 +36,5 @@ class CausalWindow(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, first: int = 0) -> jax.Array:
         """Features [T, F] -> context [T - first, D], of the rows from `first` on."""
-        dense = nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(jnp.sqrt(2.0)), name="window")
+        dense = nn.Dense(self.width, kernel_init=orthogonal(2.0**0.5), name="window")
         return dense(windows(features, self.lookback, first))

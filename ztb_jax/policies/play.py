@@ -58,7 +58,8 @@ def open_play(
       bars: of a rollout.
     """
     env_state, _ = env.reset(keys["env"], env_params)
-    rollouts = jax.random.randint(keys["phase"], shape[:1], 1, env.episode_bars // bars + 1)
+    bits = jax.random.bits(keys["phase"], shape[:1])
+    rollouts = 1 + (bits % (env.episode_bars // bars)).astype(jnp.int32)
     return begin(env_state.replace(end=env_state.bar + rollouts * bars), shape, policy)
 
 

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ztb_jax.policies.initialisers import orthogonal
+
 ROOT_TWO = 2.0**0.5
 FAR = -1e9  # an attention score whose weight is 0
 HEADS = 4  # of attention
@@ -35,13 +37,11 @@ class LinearRecurrence(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, first: int = 0) -> jax.Array:
         """Features [T, F] -> context [T - first, D], of the rows from `first` on."""
-        both = nn.Dense(2 * self.hidden, kernel_init=nn.initializers.orthogonal(1.0), name="input")(features)
+        both = nn.Dense(2 * self.hidden, kernel_init=orthogonal(1.0), name="input")(features)
         gate, candidate = jnp.split(both, 2, axis=-1)
         gate = nn.sigmoid(gate)
         memory = sliding_recurrence(1.0 - gate, gate * candidate, self.lookback)
-        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(
-            memory[first:]
-        )
+        return nn.Dense(self.width, kernel_init=orthogonal(ROOT_TWO), name="output")(memory[first:])
 
 
 def sliding_recurrence(decay: jax.Array, inflow: jax.Array, length: int) -> jax.Array:
@@ -91,7 +91,7 @@ class GRU(nn.Module):
     def __call__(self, features: jax.Array, first: int = 0) -> jax.Array:
         """Features [T, F] -> context [T - first, D], of the rows from `first` on."""
         inputs = nn.Dense(3 * self.hidden, kernel_init=nn.initializers.lecun_normal(), name="input")(features)
-        recurrent = self.param("recurrent", nn.initializers.orthogonal(1.0), (self.hidden, 3 * self.hidden))
+        recurrent = self.param("recurrent", orthogonal(1.0), (self.hidden, 3 * self.hidden))
         bias = self.param("bias", nn.initializers.zeros, (self.hidden,))
         num_bars, warm = features.shape[0], self.lookback - 1
         num_cells = max(-(-(num_bars - warm) // self.grid), 1)
@@ -111,9 +111,7 @@ class GRU(nn.Module):
         _, memories = jax.lax.scan(step, jnp.zeros((num_cells, self.hidden), cells.dtype), cells)
         known = jnp.moveaxis(memories[warm:], 0, 1).reshape(-1, self.hidden)
         memory = jnp.pad(known, ((warm, 0), (0, 0)))[:num_bars]
-        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(
-            memory[first:]
-        )
+        return nn.Dense(self.width, kernel_init=orthogonal(ROOT_TWO), name="output")(memory[first:])
 
 
 class Attention(nn.Module):
@@ -152,9 +150,7 @@ class Attention(nn.Module):
         stream = stream + nn.Dense(self.hidden, name="mixing")(looked)
         bent = nn.gelu(nn.Dense(2 * self.hidden, name="widening")(nn.LayerNorm(name="second_norm")(stream)))
         stream = stream + nn.Dense(self.hidden, name="narrowing")(bent)
-        return nn.Dense(self.width, kernel_init=nn.initializers.orthogonal(ROOT_TWO), name="output")(
-            stream[first:]
-        )
+        return nn.Dense(self.width, kernel_init=orthogonal(ROOT_TWO), name="output")(stream[first:])
 
 
 def banded_attention(

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ztb_jax.keys import in_a_row
+
 SHUFFLES = ("auto", "accounts", "segments", "full", "affine")
 
 
@@ -60,10 +62,9 @@ def choose_minibatching(
 def epoch_orders(key: jax.Array, *, epochs: int, cut: Minibatching) -> jax.Array:
     """[epochs, size * M] int32: an order of its own for each epoch."""
     count = cut.size * cut.total
-    keys = jax.random.split(key, epochs)
     if cut.shuffle == "affine":
-        return jax.vmap(lambda key: _affine(key, count))(keys)
-    return jax.vmap(lambda key: jax.random.permutation(key, count))(keys)
+        return jax.vmap(lambda key: _affine(key, count))(jax.random.split(key, epochs))
+    return jnp.argsort(in_a_row(jax.random.bits, key, (epochs, count)), axis=-1)
 
 
 def _affine(key: jax.Array, count: int) -> jax.Array:
