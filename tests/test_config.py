@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from ztb_jax.cli.train import parse
 from ztb_jax.config import Config, as_dict, flat, resolve
 from ztb_jax.errors import ConfigError
 from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo
+from ztb_jax.presets import PRESETS
 
 
 def findings(tmp_path=None, text=None, environ=None, flags=None):
@@ -171,3 +173,56 @@ def test_the_learner_has_the_same_defaults_as_the_configuration():
     for field in dataclasses.fields(Config().ppo):
         assert defaults.pop(field.name) == getattr(Config().ppo, field.name), field.name
     assert set(defaults) == {"axis_name"}, "what the learner takes and no setting gives"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_lies_under_everything_that_is_set(name, tmp_path):
+    config = resolve(environ={}, flags={"preset": name})
+    assert flat(config) == flat(Config()) | PRESETS[name] | {"preset": name}
+    file = tmp_path / "some.yaml"
+    file.write_text(f"preset: {name}\nppo: {{gamma: 0.5}}\n")
+    assert resolve(file=file, environ={}).ppo.gamma == 0.5
+    assert resolve(file=file, environ={"ZTB_PPO__GAMMA": "0.6"}).ppo.gamma == 0.6
+    assert resolve(file=file, environ={}, flags={"ppo.gamma": 0.7}).ppo.gamma == 0.7
+    assert resolve(file=file, environ={}).ppo.lam == 0.95
+
+
+def test_presets_have_the_numbers_of_their_documents():
+    ztb, mtquant, asteroid = (resolve(environ={}, flags={"preset": name}) for name in PRESETS)
+
+    def sizes(config):
+        steps = config.ppo.num_accounts * config.ppo.rollout_bars
+        return config.ppo.num_accounts, steps, steps // config.ppo.num_minibatches, config.ppo.epochs
+
+    assert sizes(ztb) == (1, 2048, 64, 10)
+    assert sizes(mtquant) == (8, 2048, 256, 10)
+    assert sizes(asteroid) == (8, 1024, 256, 4)
+    for config in (ztb, mtquant, asteroid):
+        assert (config.ppo.learning_rate, config.ppo.gamma, config.ppo.lam) == (3e-4, 0.99, 0.95)
+    assert (mtquant.env.fee_rate, mtquant.env.max_position, mtquant.env.stop_loss) == (0.003, 0.1, 0.02)
+    assert (asteroid.policy.width, asteroid.ppo.value_clip) == (256, 0.2)
+
+
+def test_an_unknown_preset_is_told_with_those_there_are():
+    assert any("'ztb', 'mtquant' or 'asteroid'" in line for line in findings(flags={"preset": "fast"}))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"policy.encoder": "attention", "policy.width": 30}, "take 32"),
+        ({"policy.memory": 8, "ppo.shuffle": "full"}, "in a row"),
+        ({"ppo.kl_rule": "adapt"}, "read only with ppo.target_kl"),
+        ({"ppo.accumulate": 7}, "does not divide a minibatch of 16384"),
+        ({"ppo.accumulate": 3, "policy.memory": 8}, "does not divide a minibatch of 2"),
+        ({"ppo.shuffle": "accounts", "ppo.sharing": 2}, "does not divide the 2 accounts of a group"),
+        ({"policy.head": "beta", "env.stop_loss": 0.1}, "asks for any exposure"),
+    ],
+)
+def test_settings_of_the_learner_that_do_not_fit_are_told_with_a_remedy(flags, words):
+    assert any(words in line for line in findings(flags=flags)), findings(flags=flags)
+
+
+def test_flags_go_over_the_preset_of_a_flag():
+    config = parse(["--preset", "asteroid", "--ppo.gamma", "0.5"])
+    assert (config.preset, config.ppo.gamma, config.policy.width) == ("asteroid", 0.5, 256)
