@@ -1,23 +1,21 @@
-"""The laws of a training step: one update by hand, nothing stands still, nothing is seen twice."""
+"""The laws of a training step: a rollout and an update, nothing stands still, nothing is seen twice."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from envs.single import make_single
 from envs.transforms import autoreset, cheapen, vectorise
-from ztb_jax.data import synthetic
-from ztb_jax.data.market import make_costs, make_market_data
+from tests.ppo.cases import LOOKBACK, market, network, unsettled
+from ztb_jax.data.market import make_costs
 from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.learner import scheduled
 from ztb_jax.optimizers import Trained, as_arrays, optimizer_of
 from ztb_jax.policies.encoding import encode_bars
 from ztb_jax.policies.play import begin
-from ztb_jax.policies.policy import make_policy
 from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo
 from ztb_jax.ppo.loss import ppo_loss
@@ -25,27 +23,12 @@ from ztb_jax.ppo.minibatches import choose_minibatching, epoch_orders, shuffled
 from ztb_jax.ppo.rollout import collect
 from ztb_jax.ppo.update import UpdateSpec, make_update, samples_of
 
-L, EPISODE, ROLLOUT = 4, 32, 16
+EPISODE, ROLLOUT = 32, 16
 SIZES = {"num_accounts": 32, "rollout_bars": ROLLOUT}
 
-
-def market(num_bars=200, seed=0, lookback=L):
-    frame = synthetic.ar1(seed, num_bars)
-    returns = frame["close"].pct_change().fillna(0.0).to_numpy()
-    return make_market_data(
-        frame,
-        (returns / returns.std())[:, None],
-        costs=make_costs(fee_rate=5e-4, half_spread=0.0, slippage=0.0),
-        lookback=lookback,
-        start=lookback - 1,
-    )
-
-
 ENV = make_single(episode_bars=EPISODE)
-POLICY = make_policy(num_features=1, account_size=2, num_actions=3, lookback=L, width=8)
+POLICY = network()
 DATA = market()
-
-
 FAMILY = POLICY.distribution
 
 
@@ -81,7 +64,7 @@ def standard():
 
 def played(sharing=4, data=DATA):
     env = autoreset(vectorise(ENV, num_groups=32 // sharing, sharing=sharing))
-    params = POLICY.init(jax.random.key(0))
+    params = unsettled(POLICY, outputs=0.1)
     state, _ = env.reset(jax.random.key(1), data.env_params)
     _, rollout, _ = collect(
         jax.random.key(2),
@@ -141,29 +124,6 @@ def test_the_step_compiles_once():
     assert step._cache_size() == 1
 
 
-def test_table_and_stretches_give_the_same_contexts_and_gradients():
-    params = POLICY.init(jax.random.key(0))
-    features = jax.random.normal(jax.random.key(1), (300, 1))
-    start = jnp.array([L - 1, 40, 200])
-
-    def contexts(params, features):
-        rows, at = encode_bars(POLICY, params, features, start, bars=20)
-        return rows[at], rows.shape[0]
-
-    stretches, num_rows = contexts(params, features)
-    assert num_rows == 60, "few groups: each stretch by itself"
-    whole = POLICY.encode(params, features)[start[None, :] + jnp.arange(20)[:, None]]
-    np.testing.assert_allclose(stretches, whole, atol=1e-6)
-    short = features[:50]
-    table, num_rows = encode_bars(POLICY, params, short, jnp.array([L - 1, 10, 29]), bars=20)[0], 50
-    assert table.shape[0] == num_rows, "few bars: the whole slice"
-    g1 = jax.grad(lambda p: jnp.sin(contexts(p, features)[0]).sum())(params)
-    g2 = jax.grad(
-        lambda p: jnp.sin(POLICY.encode(p, features)[start[None, :] + jnp.arange(20)[:, None]]).sum()
-    )(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), g1, g2)
-
-
 def test_the_rollout_records_what_the_policy_saw_and_said():
     params, state, rollout = played()
     contexts = POLICY.encode(params, DATA.features)
@@ -206,50 +166,6 @@ def test_every_sample_is_used_once_in_an_epoch(sharing, shuffle, taken):
     else:
         np.testing.assert_array_equal(places, marks // sharing)
         np.testing.assert_array_equal(starts, np.broadcast_to(rollout.start, starts.shape))
-
-
-def test_one_update_equals_the_same_steps_by_hand():
-    """One epoch of one minibatch: gradient of the loss on the dense batch, clipped, through Adam."""
-    ppo = learner(epochs=1, num_minibatches=1, sharing=4, learning_rate=1e-2, max_grad_norm=0.1)
-    before = jax.jit(ppo.init)(jax.random.key(3), DATA)
-    after, metrics = jax.jit(ppo.step)(before, DATA)
-    env = autoreset(vectorise(ENV, num_groups=8, sharing=4))
-    rollout_key = jax.random.split(before.key, 3)[1]
-    _, rollout, _ = collect(
-        rollout_key,
-        POLICY,
-        env,
-        params=before.params,
-        play=before.play,
-        data=DATA,
-        rollout_bars=ROLLOUT,
-    )
-    samples = samples_of(rollout, gamma=0.95, lam=0.9)
-    bars = rollout.start[None, :, None] + jnp.arange(ROLLOUT)[:, None, None] + jnp.zeros((1, 1, 4), jnp.int32)
-
-    def loss(params):
-        log_probs, value = POLICY.apply(params, POLICY.encode(params, DATA.features)[bars], samples.account)
-        advantage = (samples.advantage - samples.advantage.mean()) / (samples.advantage.std() + 1e-8)
-        return ppo_loss(
-            log_probs,
-            value,
-            samples._replace(advantage=advantage),
-            distribution=FAMILY,
-            hyper=Hyper(),
-        )[0]
-
-    grads = jax.grad(loss)(before.params)
-    norm = optax.tree.norm(grads)
-    assert float(norm) > 0.1, "the clip must bite for this test to see it"
-    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-4)
-
-    def adam(param, grad):
-        grad = grad * 0.1 / norm
-        # The first step of Adam: both moments are the gradient's, corrected for their start at zero.
-        return param - 1e-2 * grad / (jnp.sqrt(jnp.square(grad)) + 1e-5)
-
-    expected = jax.tree.map(adam, before.params, grads)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5), after.params, expected)
 
 
 def test_a_step_is_a_rollout_and_an_update_with_keys_of_their_own():
@@ -298,20 +214,11 @@ def test_schedules_fall_to_zero():
     jax.tree.map(np.testing.assert_array_equal, still.params, state.params)
 
 
-def test_refuses_sizes_that_do_not_divide():
-    with pytest.raises(ValueError, match=r"num_accounts .*; episode_bars"):
-        learner(num_accounts=30, rollout_bars=5)
-    with pytest.raises(ValueError, match="minibatches divide neither"):
-        learner(num_minibatches=3)
-    with pytest.raises(ValueError, match="sharing must be at least 1"):
-        learner(sharing=0)
-
-
 def test_refuses_parts_that_do_not_fit_each_other():
     with pytest.raises(ValueError, match="looks back 4 bars and the data were cut for 1"):
         learner().init(jax.random.key(0), market(lookback=1))
     with pytest.raises(ValueError, match="20 bars to play and a window needs 32"):
-        learner().init(jax.random.key(0), market(num_bars=20 + L))
+        learner().init(jax.random.key(0), market(20 + LOOKBACK))
     two = make_single(levels=(0.0, 1.0), episode_bars=EPISODE)
     with pytest.raises(ValueError, match="3 actions and the environment 2"):
         make_ppo(two, POLICY, **SIZES)

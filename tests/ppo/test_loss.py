@@ -68,7 +68,7 @@ def test_gradients_equal_finite_differences():
     with jax.enable_x64(True):
         samples = jax.tree.map(jnp.asarray, samples)
         chex.assert_numerical_grads(
-            lambda logits, value: loss_of(logits, value, samples)[0],
+            jax.jit(lambda logits, value: loss_of(logits, value, samples)[0]),
             (jnp.asarray(logits), jnp.asarray(value)),
             order=1,
         )

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.transforms import autoreset, vectorise
+from tests.ppo.cases import unsettled
 from tests.ppo.test_gae import loop
 from tests.ppo.test_learner import DATA, ENV, POLICY, ROLLOUT, learner, minibatching, standard
 from ztb_jax.optimizers import as_arrays
@@ -43,7 +44,7 @@ def test_samples_equal_the_loop_with_terminations_and_the_bootstrap():
 
 
 def test_the_final_value_is_of_the_state_before_the_reset_and_rewards_are_scaled():
-    params = POLICY.init(jax.random.key(0))
+    params = unsettled(POLICY, outputs=0.1)
     plain = vectorise(ENV, num_groups=8, sharing=4)
     state, _ = plain.reset(jax.random.key(1), DATA.env_params)
     state = state.replace(end=state.bar + ROLLOUT)  # every window ends with this rollout
