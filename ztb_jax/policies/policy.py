@@ -159,7 +159,7 @@ def make_policy(
         assert num_actions is not None
         distribution = categorical(num_actions)
     context_size = width if shared_torso else 2 * width
-    reader, window_cost = _encoder(
+    reader, window_cost = make_encoder(
         encoder, context_size=context_size, width=width, lookback=lookback, grid=grid
     )
     head = ActorCritic(width=width, num_outputs=distribution.size, shared=shared_torso)
@@ -203,23 +203,29 @@ def make_policy(
 
 
 def _check(sizes: dict[str, int], *, encoder: str, memory: int, heads: tuple[Any, Any]) -> None:
-    findings = [f"{name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1]
+    findings = encoder_findings(encoder, **sizes)
     if memory < 0:
         findings.append(f"memory must be at least 0, got {memory}")
-    width = sizes["width"]
-    if encoder not in ENCODERS:
-        findings.append(f"there is no encoder {encoder!r}: take one of {', '.join(ENCODERS)}")
-    if encoder == "attention" and width % HEADS:
-        findings.append(
-            f"attention shares width ({width}) among {HEADS} heads: take {HEADS * math.ceil(width / HEADS)}"
-        )
     if (heads[0] is None) == (heads[1] is None):
         findings.append("give either num_actions or distribution")
     if findings:
         raise ValueError("; ".join(findings))
 
 
-def _encoder(
+def encoder_findings(encoder: str, *, width: int, **sizes: int) -> list[str]:
+    """What is wrong with an encoder's name and with sizes that must be at least 1."""
+    sizes = {"width": width, **sizes}
+    findings = [f"{name} must be at least 1, got {size}" for name, size in sizes.items() if size < 1]
+    if encoder not in ENCODERS:
+        findings.append(f"there is no encoder {encoder!r}: take one of {', '.join(ENCODERS)}")
+    if encoder == "attention" and width % HEADS:
+        findings.append(
+            f"attention shares width ({width}) among {HEADS} heads: take {HEADS * math.ceil(width / HEADS)}"
+        )
+    return findings
+
+
+def make_encoder(
     name: str, *, context_size: int, width: int, lookback: int, grid: int
 ) -> tuple[nn.Module, float]:
     """The encoder and its `window_cost`, the latter as measured (`docs/explanation/encoders.md`)."""
