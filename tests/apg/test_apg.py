@@ -9,7 +9,6 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from scipy.optimize import minimize_scalar
 
 from envs import actions
 from envs.single import make_single
@@ -262,20 +261,23 @@ def test_the_best_constant_exposure_is_found(head):
     data = data.replace(features=jnp.zeros_like(data.features))
     policy = make_policy(num_features=1, account_size=2, distribution=head(), lookback=L, width=8)
     apg = learner(
-        policy=policy, num_accounts=128, sharing=1, num_updates=300, learning_rate=0.01, entropy_weight=0.0
+        policy=policy, num_accounts=2048, sharing=4, num_updates=150, learning_rate=0.02, entropy_weight=0.0
     )
 
     @jax.jit
     def trained(state):
-        return jax.lax.scan(lambda state, _: apg.step(state, data), state, length=300)[0]
+        return jax.lax.scan(lambda state, _: apg.step(state, data), state, length=150)[0]
 
     state = trained(apg.init(jax.random.key(0), data))
-    returns = np.asarray(frame["close"] / frame["open"] - 1.0)[L:]
-    found = minimize_scalar(lambda f: -np.log1p(f * returns).mean(), bounds=(-1, 1), method="bounded")
-    best = dict(found)["x"]
-    assert 0.4 < best < 0.8
+    returns = np.asarray(frame["close"] / frame["open"] - 1.0)
+    # Windows begin anywhere between, so bars near the ends are in fewer of them.
+    starts = np.arange(int(data.env_params.first), int(data.env_params.stop) - EPISODE)
+    played = returns[(starts[:, None] + 1 + np.arange(EPISODE)).ravel()]
+    grid = np.linspace(-1.0, 1.0, 201)
+    best = grid[np.log1p(grid[:, None] * played[None]).mean(axis=1).argmax()]
+    assert 0.3 < best < 0.7
     levels = make_policy_backtest(policy, ENV)(apg.params(state), data).level
-    np.testing.assert_allclose(levels[10:], best, atol=0.12)
+    np.testing.assert_allclose(levels[10:], best, atol=0.08)
 
 
 def test_what_has_no_derivative_is_refused():
