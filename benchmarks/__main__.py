@@ -1,4 +1,4 @@
-"""`python -m benchmarks env|train|learn|encoders [--json FILE]`: measure, print a table, fail when a bar is missed."""
+"""`python -m benchmarks NAME [--json FILE]`: measure, print a table, fail when a bar is missed."""
 
 import argparse
 import importlib

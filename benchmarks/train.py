@@ -78,9 +78,9 @@ def trainer(
     config = resolve(environ={}, flags=flags)
     learner = build.make_learner(config, num_features=data.features.shape[1])
     updates = max(1, steps // learner.env_steps)
-    state = loop.initialise(learner, 0, data)
-    window = loop.compile_window(learner, state, data, num_updates=updates)
-    holder = {"state": state}
+    shapes = jax.eval_shape(learner.init, jax.random.key(0), data)
+    init, window = loop.compile_run(learner, shapes, data, num_updates=updates)
+    holder = {"state": init(jax.random.key(0), data)}
 
     def go_on() -> dict[str, float]:
         def once():

@@ -277,10 +277,10 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str
     for name, how in build.encodings(config, network, num_bars=data.features.shape[0]).items():
         reporter.say(f"{'':<11}each {name} encodes {how}")
     learner, data, shapes = _placed(learner, data, chosen, seed=config.seed)
-    window = loop.compile_window(learner, shapes, data, num_updates=config.run.window_updates)
-    memory.check_fits(window, device, config)
+    programs = loop.compile_run(learner, shapes, data, num_updates=config.run.window_updates)
+    memory.check_fits(programs.window, device, config)
     stop.check()
-    state = loop.initialise(learner, config.seed, data)
+    state = programs.init(jax.random.key(config.seed), data)
     count = build.num_windows(config)
     total = count * build.window_env_steps(config)
     reporter.phase("train", f"{total:,} environment steps in {count} windows")
@@ -297,7 +297,7 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str
             stop=stop,
         )
         _, reason = loop.run_windows(
-            window, state, data, count=count, after=after, around=_tracing(run, reporter, chosen)
+            programs.window, state, data, count=count, after=after, around=_tracing(run, reporter, chosen)
         )
         after.settle()
     return reason
