@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("env", "train", "learn", "encoders")
+NAMES = ("env", "train", "learn", "encoders", "compile")
 
 
 def main() -> int:
