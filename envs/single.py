@@ -124,12 +124,13 @@ def _mask(space: Actions, state: State, params: EnvParams):
 
 def _draw(spec: Spec, key, shape, params: EnvParams) -> Draw:
     check_windows(params, num_bars=len(params.market.gap), episode_bars=spec.episode_bars)
-    space, num_groups = spec.space, shape[0]
+    space, groups = spec.space, shape[:1]
+    clocks = math.prod(groups)
     # One call for all: every call to the generator is a loop of its own, compiled anew.
-    bits = jax.random.bits(key, (num_groups + math.prod(shape),))
+    bits = jax.random.bits(key, (clocks + math.prod(shape),))
     span = jnp.uint32(params.stop - spec.episode_bars - params.first)
-    start = params.first + (bits[:num_groups] % span).astype(jnp.int32)
-    bits = bits[num_groups:].reshape(shape)
+    start = params.first + (bits[:clocks].reshape(groups) % span).astype(jnp.int32)
+    bits = bits[clocks:].reshape(shape)
     if not space.levels:
         share = (bits >> 8).astype(jnp.float32) * 2.0**-24
         return Draw(start, space.low + (space.high - space.low) * share)
@@ -143,8 +144,7 @@ def _begin(spec: Spec, drawn: Draw, params: EnvParams) -> State:
 
 
 def _reset(spec: Spec, key, params: EnvParams):
-    drawn = jax.tree.map(jnp.squeeze, _draw(spec, key, (1,), params))
-    state = _begin(spec, drawn, params)
+    state = _begin(spec, _draw(spec, key, (), params), params)
     return state, observe(state)
 
 

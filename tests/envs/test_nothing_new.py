@@ -15,6 +15,7 @@ from envs.types import Limits, Order
 from tests.envs.test_bridge import CASES, GRID, NUM, f32, market_of, opened, params_of
 from ztb_jax.data.market import MarketData
 from ztb_jax.evaluation.backtest import make_policy_backtest
+from ztb_jax.policies.distributions import categorical
 from ztb_jax.policies.policy import Policy
 
 FLAT = (100.0, 100.0, 100.0, 100.0)
@@ -118,7 +119,13 @@ def test_a_backtest_tells_the_level_that_was_kept(slice_of_bars):
     def apply(params, context, account):
         return jnp.where(account[0] == 0.0, jnp.log(f32([0.1, 0.8, 0.1])), jnp.log(f32([0.1, 0.1, 0.8]))), 0.0
 
-    policy = Policy(lambda key: (), lambda params, rows: rows, apply, lookback=1, num_actions=3)
+    policy = Policy(
+        lambda key: (),
+        lambda params, rows, first=0: rows[first:],
+        apply,
+        lookback=1,
+        distribution=categorical(3),
+    )
     trace = make_policy_backtest(policy, env)((), slice_of_bars)
     assert np.asarray(trace.level).tolist() == [1.0] * len(trace.level)
     assert np.count_nonzero(trace.fill.traded) == 1
