@@ -30,8 +30,8 @@ from ztb_jax.training import evaluate
 REPEATS, UPDATES = 9, 4
 ACCOUNTS = (256, 1024, 4096, 16_384)
 BARS = MappingProxyType({"sb3": 3.5, "sb3-8": 8.0, "rejax": 2.0, "brax": 2.5})
-SEPARATE = MappingProxyType({"policy.shared_torso": False, "ppo.accumulate": 16})
-# What Stable-Baselines3 does at 8 environments: 256 bars of each, 8 minibatches of any steps.
+SEPARATE = MappingProxyType({"policy.shared_torso": False, "ppo.accumulate": 4})
+# As Stable-Baselines3 at 8 environments: 256 bars of each, 8 minibatches, one environment in each.
 SMALL = MappingProxyType(
     {
         "policy.shared_torso": False,
@@ -39,7 +39,7 @@ SMALL = MappingProxyType(
         "ppo.sharing": 1,
         "ppo.rollout_bars": 256,
         "ppo.num_minibatches": 8,
-        "ppo.shuffle": "full",
+        "ppo.shuffle": "segments",
     }
 )
 
