@@ -8,12 +8,20 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from envs.transforms import aligned, autoreset, vectorise
 from envs.types import Env
 from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.keys import split_named
 from ztb_jax.learner import Learner, Metrics
-from ztb_jax.policies.play import Play, check_length, open_play, recorded, size_findings, telemetry
+from ztb_jax.policies.play import (
+    Play,
+    batch_of,
+    check_length,
+    open_play,
+    recorded,
+    size_findings,
+    sizes_of,
+    telemetry,
+)
 from ztb_jax.policies.policy import Policy, check_actions, mask_of
 
 
@@ -58,21 +66,13 @@ def make_random(
       ValueError: sizes that do not divide, all findings at once; actions that are not the environment's.
         From `init`: data of another lookback, or shorter than a window.
     """
-    sizes = {
-        "episode_bars": env.episode_bars,
-        "num_accounts": num_accounts,
-        "rollout_bars": rollout_bars,
-        "sharing": sharing,
-        "grid": policy.grid or rollout_bars,
-    }
+    sizes = sizes_of(env, policy, num_accounts=num_accounts, rollout_bars=rollout_bars, sharing=sharing)
     findings = size_findings(sizes)
     if findings:
         raise ValueError("; ".join(findings))
     check_actions(policy, env)
-    if policy.grid:
-        env = aligned(env, bars=policy.grid)
     shape = (num_accounts // sharing, sharing)
-    batched = autoreset(vectorise(env, num_groups=shape[0], sharing=sharing))
+    batched = batch_of(env, policy, shape)
     parts = _Parts(batched, policy, shape, rollout_bars)
     return Learner(
         init=partial(_init, parts),

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from envs.transforms import aligned, autoreset, vectorise
 from envs.types import Env, EnvParams
 from ztb_jax.apg.objective import Chance, Hyper, Played, objective
 from ztb_jax.data.market import MarketData, check_lookback
@@ -24,7 +23,7 @@ from ztb_jax.optimizers import (
     optimizer_of,
     out_of_range,
 )
-from ztb_jax.policies.play import Play, check_length, open_play, size_findings
+from ztb_jax.policies.play import Play, batch_of, check_length, open_play, size_findings, sizes_of
 from ztb_jax.policies.policy import Policy, check_actions
 
 RANGES = {
@@ -110,23 +109,15 @@ def make_apg(
         shorter than a window.
     """
     hyper = Hyper() if hyper is None else hyper
-    sizes = {
-        "episode_bars": env.episode_bars,
-        "num_accounts": num_accounts,
-        "rollout_bars": rollout_bars,
-        "sharing": sharing,
-        "grid": policy.grid or rollout_bars,
-    }
+    sizes = sizes_of(env, policy, num_accounts=num_accounts, rollout_bars=rollout_bars, sharing=sharing)
     findings = _lists(env, policy) + size_findings(sizes) + out_of_range(hyper, RANGES)
     if optimizer not in OPTIMIZERS:
         findings.append(f"there is no optimizer {optimizer!r}: take one of {', '.join(OPTIMIZERS)}")
     if findings:
         raise ValueError("; ".join(findings))
     check_actions(policy, env)
-    if policy.grid:
-        env = aligned(env, bars=policy.grid)
     shape = (num_accounts // sharing, sharing)
-    batched = autoreset(vectorise(env, num_groups=shape[0], sharing=sharing))
+    batched = batch_of(env, policy, shape)
     parts = _Parts(batched, policy, shape, rollout_bars, num_updates, hyper, optimizer)
     return Learner(
         init=partial(_init, parts),

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from envs.transforms import Episode
+from envs.transforms import Episode, aligned, autoreset, vectorise
 from envs.types import Env, TimeStep
 from ztb_jax.policies.policy import Policy, nothing_remembered
 
@@ -78,6 +78,26 @@ def check_length(env: Env, data: Any) -> None:
             f"the data have {data.num_steps} bars to play and a window needs {env.episode_bars}: give more "
             "bars, or an environment of shorter windows"
         )
+
+
+def sizes_of(
+    env: Env, policy: Policy, *, num_accounts: int, rollout_bars: int, sharing: int
+) -> dict[str, int]:
+    """The sizes of a learner by name, as `size_findings` reads them."""
+    return {
+        "episode_bars": env.episode_bars,
+        "num_accounts": num_accounts,
+        "rollout_bars": rollout_bars,
+        "sharing": sharing,
+        "grid": policy.grid or rollout_bars,
+    }
+
+
+def batch_of(env: Env, policy: Policy, shape: tuple[int, int]) -> Env:
+    """`env` for (G, S) accounts that go on after every end, on the grid of the policy's memory."""
+    if policy.grid:
+        env = aligned(env, bars=policy.grid)
+    return autoreset(vectorise(env, num_groups=shape[0], sharing=shape[1]))
 
 
 def size_findings(sizes: dict[str, int]) -> list[str]:

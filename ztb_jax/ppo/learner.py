@@ -9,14 +9,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from envs.transforms import aligned, autoreset, vectorise
 from envs.types import Env
 from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.keys import split_named
 from ztb_jax.learner import Learner, Metrics
 from ztb_jax.optimizers import OPTIMIZERS, Number, Trained, as_arrays, optimizer_of, out_of_range
 from ztb_jax.policies.moments import Moments, merged, no_moments
-from ztb_jax.policies.play import Play, check_length, open_play, size_findings
+from ztb_jax.policies.play import Play, batch_of, check_length, open_play, size_findings, sizes_of
 from ztb_jax.policies.policy import Policy, check_actions
 from ztb_jax.ppo.hyper import RANGES, Hyper, scheduled_at
 from ztb_jax.ppo.loss import Samples
@@ -133,23 +132,15 @@ def make_ppo(
     Source: Schulman et al. 2017, https://arxiv.org/abs/1707.06347.
     """
     hyper, options = Hyper() if hyper is None else hyper, Options() if options is None else options
-    sizes = {
-        "episode_bars": env.episode_bars,
-        "num_accounts": num_accounts,
-        "rollout_bars": rollout_bars,
-        "sharing": sharing,
-        "grid": policy.grid or rollout_bars,
-    }
+    sizes = sizes_of(env, policy, num_accounts=num_accounts, rollout_bars=rollout_bars, sharing=sharing)
     _check(sizes, options, policy, hyper)
     check_actions(policy, env)
-    if policy.grid:
-        env = aligned(env, bars=policy.grid)
     groups = num_accounts // sharing
 
     def parts(env: Env, groups: int) -> _Parts:
         shape = (groups, sharing)
         return _Parts(
-            env=autoreset(vectorise(env, num_groups=groups, sharing=sharing)),
+            env=batch_of(env, policy, shape),
             policy=policy,
             update=make_update(
                 policy, _update_spec(shape, rollout_bars, hyper, options, remembers=policy.memory is not None)
