@@ -1,6 +1,6 @@
 """Seconds until the main job's learner can train: cold, and with its programs in the cache on disk.
 
-Each figure is of a process of its own, from a loaded market to both programs compiled (`loop.compile_run`);
+Each figure is of a process of its own, from a loaded market to both programs compiled (`programs.compiled`);
 importing and reading prices are told apart from it. The median of three.
 """
 
@@ -26,7 +26,7 @@ def measure() -> dict[str, float]:
     from benchmarks.train import prepared
     from ztb_jax import build
     from ztb_jax.config import Config
-    from ztb_jax.runs import loop
+    from ztb_jax.runs import loop, programs
 
     config = Config()
     ready = prepared(config)
@@ -35,8 +35,7 @@ def measure() -> dict[str, float]:
     loop.use_compilation_cache()
     started = time.perf_counter()
     learner = build.make_learner(config, num_features=ready.num_features)
-    shapes = jax.eval_shape(learner.init, jax.random.key(0), data)
-    loop.compile_run(learner, shapes, data, num_updates=config.run.window_updates)
+    programs.compiled(learner, data, num_updates=config.run.window_updates, described=repr(config))
     return {"seconds": time.perf_counter() - started}
 
 

@@ -24,7 +24,7 @@ from ztb_jax.data.market import MarketData
 from ztb_jax.features import recipe
 from ztb_jax.policies.play import begin
 from ztb_jax.ppo.rollout import collect
-from ztb_jax.runs import loop
+from ztb_jax.runs import programs
 from ztb_jax.training import evaluate
 
 REPEATS, UPDATES = 9, 4
@@ -78,8 +78,7 @@ def trainer(
     config = resolve(environ={}, flags=flags)
     learner = build.make_learner(config, num_features=data.features.shape[1])
     updates = max(1, steps // learner.env_steps)
-    shapes = jax.eval_shape(learner.init, jax.random.key(0), data)
-    init, window = loop.compile_run(learner, shapes, data, num_updates=updates)
+    init, window, _ = programs.compiled(learner, data, num_updates=updates)
     holder = {"state": init(jax.random.key(0), data)}
 
     def go_on() -> dict[str, float]:

@@ -64,7 +64,7 @@ def gated(learner: Learner, gate: Gate) -> Learner:
         gate_state, verdict = gate.update(state.gate, metrics)
         verdict = jnp.where(state.verdict == HEALTHY, verdict, state.verdict)
         keep = verdict == HEALTHY
-        kept = jax.tree.map(lambda new, old: jnp.where(keep, new, old), proposed, state.learner)
+        kept = jax.lax.cond(keep, lambda: proposed, lambda: state.learner)
         return Gated(kept, gate_state, verdict), metrics | {"verdict": verdict}
 
     return learner._replace(init=init, step=step, params=lambda state: learner.params(state.learner))

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 from tests.ppo import numpy_ppo
 from tests.ppo.cases import (
@@ -54,8 +55,8 @@ def assert_equals_numpy(trained, expected):
     params, (mean, square), _ = expected
     assert_close(trained.params, params)
     moments = trained.optimizer[0]
-    assert_close(moments.mu, mean, atol=1e-6)
-    assert_close(moments.nu, square, atol=1e-7)
+    assert_close(moments.mu, ravel_pytree(mean)[0], atol=1e-6)
+    assert_close(moments.nu, ravel_pytree(square)[0], atol=1e-7)
 
 
 @pytest.mark.parametrize(

@@ -64,15 +64,3 @@ def test_a_saved_state_survives_the_donation_of_the_original(tmp_path):
     best, counters = checkpoint.load_best(tmp_path / "c", {"w": jax.ShapeDtypeStruct((), jnp.float32)})
     assert counters == {"n": 4}
     assert float(best["w"]) == saved[4]
-
-
-def test_both_programs_of_a_run_are_those_compiled_alone():
-    learner, key = walker(), jax.random.key(3)
-    programs = loop.compile_run(learner, jax.eval_shape(learner.init, key, DATA), DATA, num_updates=4)
-    begun = programs.init(key, DATA)
-    assert float(begun[0]) == 0.0
-    np.testing.assert_array_equal(jax.random.key_data(begun[1]), jax.random.key_data(key))
-    (total, _), metrics = programs.window(begun, DATA)
-    state = learner.init(key, DATA)
-    alone, _ = loop.compile_window(learner, state, DATA, num_updates=4)(state, DATA)
-    assert float(total) == float(alone[0]) == float(metrics["total"][-1])

@@ -12,6 +12,7 @@ from ztb_jax import devices
 from ztb_jax.cli.main import run
 from ztb_jax.config import Config, resolve
 from ztb_jax.runs import directory, profile
+from ztb_jax.runs.loop import planned_bytes
 from ztb_jax.training import memory
 
 TINY = """
@@ -115,8 +116,8 @@ def test_a_plan_counts_arguments_results_and_what_is_between():
         return jax.numpy.sort(jax.numpy.sort(x) * jax.numpy.sort(y)[::-1])
 
     shape = jax.ShapeDtypeStruct((n,), np.float32)
-    planned = memory.planned_bytes(jax.jit(two_sorts).lower(shape, shape).compile())
-    donated = memory.planned_bytes(jax.jit(two_sorts, donate_argnums=0).lower(shape, shape).compile())
+    planned = planned_bytes(jax.jit(two_sorts).lower(shape, shape).compile())
+    donated = planned_bytes(jax.jit(two_sorts, donate_argnums=0).lower(shape, shape).compile())
     assert planned is not None
     assert donated is not None
     assert 4 * 4 * n <= planned <= 6 * 4 * n  # two in, one out, at least one between

@@ -15,8 +15,8 @@ def windows(features: jax.Array, lookback: int, first: int = 0) -> jax.Array:
     num_bars = features.shape[0]
     padded = jnp.pad(features, ((lookback - 1, 0), (0, 0)))
     # One gather: slices side by side make a kernel for every lag, and compile for seconds.
-    rows = jnp.arange(first, num_bars)[:, None] + jnp.arange(lookback)[None, :]
-    return padded[rows].reshape(num_bars - first, -1)
+    cut = jax.vmap(lambda row: jax.lax.dynamic_slice_in_dim(padded, row, lookback))
+    return cut(jnp.arange(first, num_bars)).reshape(num_bars - first, -1)
 
 
 class CausalWindow(nn.Module):

@@ -115,23 +115,31 @@ def size_findings(sizes: dict[str, int]) -> list[str]:
     ]
 
 
-def recorded(before: Episode, out: TimeStep, ended: jax.Array) -> tuple[Episode, dict[str, jax.Array]]:
-    """Every account's episode after a step, and sums over all accounts of what happened in it."""
+def recorded(before: Episode, out: TimeStep, ended: jax.Array) -> tuple[Episode, jax.Array]:
+    """Every account's episode after a step, and [6] what happened in it, for `telemetry` to read.
+
+    One sum for all six: many small ones would take longer than the rest of a step.
+    """
     episode = Episode(before.total + out.reward, before.length + 1)
     fills = [fill for fill in (out.fill, out.exit) if fill is not None]
-    told = {
-        "episodes": ended.sum(dtype=jnp.float32),
-        "episode_return": jnp.where(ended, episode.total, 0.0).sum(),
-        "episode_length": jnp.where(ended, episode.length, 0).sum(dtype=jnp.float32),
-        "turnover": sum(jnp.abs(fill.traded).sum() for fill in fills) / ended.size,
-        "cost": sum(fill.cost.sum() for fill in fills) / ended.size,
-        "trades": sum((fill.traded != 0.0).sum(dtype=jnp.float32) for fill in fills) / ended.size,
-    }
+
+    def of(what):
+        each = (what(fill).reshape(*ended.shape, -1).sum(-1, dtype=jnp.float32) for fill in fills)
+        return sum(each) / ended.size
+
+    told = (
+        ended,
+        jnp.where(ended, episode.total, 0.0),
+        jnp.where(ended, episode.length, 0),
+        of(lambda fill: jnp.abs(fill.traded)),
+        of(lambda fill: fill.cost),
+        of(lambda fill: fill.traded != 0.0),
+    )
     begun = Episode(jnp.where(ended, 0.0, episode.total), jnp.where(ended, 0, episode.length))
-    return begun, told
+    return begun, jnp.stack([jnp.asarray(each, jnp.float32) for each in told]).sum((1, 2))
 
 
-def telemetry(told: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """[] each, of a rollout: sums over episodes that ended, and means of a bar and account."""
-    ended = {name: told[name].sum() for name in ("episodes", "episode_return", "episode_length")}
-    return ended | {name: told[name].mean() for name in ("turnover", "cost", "trades")}
+def telemetry(told: jax.Array) -> dict[str, jax.Array]:
+    """[] each, of what `recorded` told [T, 6]: sums over episodes that ended, means of a bar and account."""
+    names = ("episodes", "episode_return", "episode_length", "turnover", "cost", "trades")
+    return dict(zip(names, (*told[:, :3].sum(0), *told[:, 3:].mean(0)), strict=True))

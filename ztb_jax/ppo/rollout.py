@@ -89,7 +89,7 @@ def collect(
 
     def step(carry, now):
         play, _ = carry
-        context, noise, bar = now
+        context, noise, step_key = now
         seen = (context[:, None], env.observe(play.env_state).account)
         memory, view = recalled(policy, params, play.memory, play.fresh, seen)
         parameters, value = policy.apply(params, context[:, None], view)
@@ -97,7 +97,6 @@ def collect(
         if allowed is not None:
             parameters = family.restrict(parameters, allowed)  # pyright: ignore[reportOptionalCall]
         raw = family.sample(noise, parameters)
-        step_key = jax.random.fold_in(keys["step"], bar)
         env_state, out = env.step(step_key, play.env_state, family.act(raw), data.env_params)
         ended = out.terminated | out.truncated[:, None]
         episode, told = recorded(play.episode, out, ended)
@@ -106,9 +105,8 @@ def collect(
         return (Play(env_state, episode, ended, memory), out.observation.account), (played, told)
 
     carry = (play, observation.account)
-    (after, last), (played, told) = jax.lax.scan(
-        step, carry, (contexts[:-1], noise, jnp.arange(rollout_bars))
-    )
+    steps = (contexts[:-1], noise, jax.random.split(keys["step"], rollout_bars))
+    (after, last), (played, told) = jax.lax.scan(step, carry, steps)
     # A window that ends here is cut off, not over: what was remembered counts for the value of its end.
     alive = jnp.zeros_like(after.fresh)
     _, view = recalled(policy, params, after.memory, alive, (contexts[-1][:, None], last))

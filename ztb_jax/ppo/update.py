@@ -4,6 +4,7 @@ Axes: T rollout bars, G groups, S accounts of a group, M minibatches.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import optax
 
 from ztb_jax.data.market import MarketData
 from ztb_jax.optimizers import Trained, clipped, optimizer_of
-from ztb_jax.policies.encoding import encode_bars
+from ztb_jax.policies.encoding import Contexts, encode_bars
 from ztb_jax.policies.policy import Policy, recalled
 from ztb_jax.ppo.gae import gae
 from ztb_jax.ppo.hyper import Hyper
@@ -20,6 +21,7 @@ from ztb_jax.ppo.loss import Samples, ppo_loss
 from ztb_jax.ppo.minibatches import Minibatching, epoch_orders, shuffled
 from ztb_jax.ppo.rollout import Rollout
 
+TOLD = ("loss", "policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "grad_norm")
 ADVANTAGES = ("minibatch", "batch", "none")
 
 
@@ -110,7 +112,9 @@ def make_update(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
         )
         proposed = Trained(optax.apply_updates(trained.params, changes), moments)
         trained = jax.tree.map(lambda new, old: jnp.where(taken, new, old), proposed, trained)
-        return (trained, stopped), (parts, taken, ~finite, stopped)
+        # Packed, for twelve arrays of a number each would be twelve kernels.
+        told = [*(parts[name] for name in TOLD), taken, ~finite, stopped & finite]
+        return (trained, stopped), jnp.stack([jnp.asarray(each, jnp.float32) for each in told])
 
     def update(key, trained, *, start: jax.Array, samples: Samples, data: MarketData, hyper: Hyper):
         if spec.advantage == "batch":
@@ -122,7 +126,7 @@ def make_update(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
 
         orders = epoch_orders(_order_key(key, spec), epochs=spec.epochs, cut=spec.cut)
         (trained, _), told = jax.lax.scan(epoch, (trained, jnp.bool_(False)), orders)
-        return trained, _summary(*told)
+        return trained, _summary(told)
 
     return update
 
@@ -166,27 +170,29 @@ def make_gradient(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
         if spec.axis_name is not None:
             params = jax.lax.pcast(params, spec.axis_name, to="varying")
 
-        contexts, back = jax.vjp(lambda params: _contexts(policy, spec, params, minibatch, data), params)
+        encode = partial(_rows, policy, spec, minibatch=minibatch, data=data)
+        rows, back, at = jax.vjp(encode, params, has_aux=True)
 
         def of(part):
-            return jax.grad(loss_of, argnums=(0, 1), has_aux=True)(params, *part, hyper)
+            at, samples = part
+            return jax.grad(loss_of, argnums=(0, 1), has_aux=True)(params, rows[at], samples, hyper)
 
         if spec.accumulate == 1:
-            (grads, of_contexts), parts = of((contexts, samples))
+            (grads, of_contexts), told = of((at, samples))
+            of_rows = jnp.zeros_like(rows).at[at].add(of_contexts)
         else:
-            (grads, of_contexts), parts = _accumulated(of, contexts, samples, spec)
-        grads = jax.tree.map(jnp.add, grads, back(of_contexts)[0])
-        result = (grads, parts)
+            grads, of_rows, told = _accumulated(of, rows, at, samples, spec)
+        result = (jax.tree.map(jnp.add, grads, back(of_rows)[0]), told)
         return result if spec.axis_name is None else jax.lax.pmean(result, spec.axis_name)
 
     return gradient
 
 
-def _contexts(policy: Policy, spec: UpdateSpec, params: Any, minibatch: Any, data: MarketData) -> jax.Array:
-    """[..., D] of every sample of a minibatch."""
+def _rows(policy: Policy, spec: UpdateSpec, params: Any, *, minibatch: Any, data: MarketData) -> Contexts:
+    """The encoded bars of a minibatch, and the row of every sample."""
     start, place, samples = minibatch
     rows, at = encode_bars(policy, params, data.features, start, bars=spec.rollout_bars, samples=place)
-    return rows[jnp.broadcast_to(at[:, :, None], samples.log_prob.shape) if place is None else at]
+    return Contexts(rows, jnp.broadcast_to(at[:, :, None], samples.log_prob.shape) if place is None else at)
 
 
 def _flat(context: jax.Array, account: jax.Array, samples: Samples) -> tuple[jax.Array, jax.Array, Samples]:
@@ -208,44 +214,46 @@ def _views(policy: Policy, params: Any, contexts: jax.Array, samples: Samples) -
     return jax.lax.scan(step, samples.memory[0], (contexts, samples.account, samples.fresh))[1]
 
 
-def _accumulated(of: Callable[[Any], Any], contexts: jax.Array, samples: Samples, spec: UpdateSpec) -> Any:
-    """What `of` gives for the whole minibatch, by taking it in `accumulate` equal parts one after the other.
+def _accumulated(
+    of: Callable[[Any], Any], rows: jax.Array, at: jax.Array, samples: Samples, spec: UpdateSpec
+) -> tuple[Any, jax.Array, Any]:
+    """Gradients of the weights and of `rows`, and what is told, from `accumulate` equal parts in turn.
 
     Accounts that remember are kept whole; otherwise any steps make a part.
     """
-    count, shape = spec.accumulate, samples.log_prob.shape
-    axis = 0
+    count, axis = spec.accumulate, 0
     if samples.memory is not None:
         axis = {"accounts": 2, "segments": 1}[spec.cut.shuffle]
     else:
-        contexts, _, samples = _flat(contexts, samples.account, samples)
+        at, samples = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[at.ndim :]), (at, samples))
 
     def split(leaf):
         cut = leaf.reshape(*leaf.shape[:axis], count, -1, *leaf.shape[axis + 1 :])
         return jnp.moveaxis(cut, axis, 0)
 
-    def join(parts):
-        return jnp.moveaxis(parts, 0, axis).reshape(*shape, parts.shape[-1])
-
     def add(total, part):
         (grads, of_contexts), told = of(part)
-        return jax.tree.map(lambda a, b: a + b / count, total, (grads, told)), of_contexts / count
+        added = jax.tree.map(lambda a, b: a + b / count, total[:2], (grads, told))
+        return (*added, total[2].at[part[0]].add(of_contexts / count)), None
 
-    pieces = jax.tree.map(split, (contexts, samples))
-    (grads, _), told = jax.eval_shape(of, jax.tree.map(lambda leaf: leaf[0], pieces))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, told))
+    parts = jax.tree.map(split, (at, samples))
+    (grads, _), told = jax.eval_shape(of, jax.tree.map(lambda leaf: leaf[0], parts))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, told, rows))
     if spec.axis_name is not None:
         nothing = jax.lax.pcast(nothing, spec.axis_name, to="varying")
-    (grads, told), of_contexts = jax.lax.scan(add, nothing, pieces)
-    return (grads, join(of_contexts)), told
+    (grads, told, of_rows), _ = jax.lax.scan(add, nothing, parts)
+    return grads, of_rows, told
 
 
-def _summary(parts: dict[str, jax.Array], taken: Any, broken: Any, stopped: Any) -> dict[str, jax.Array]:
-    """[] means over the steps that were taken (over all, where none was), and counts of the others."""
-    counted = taken | ~taken.any()
-    weight = counted.sum(dtype=jnp.float32)
-    means = {name: jnp.where(counted, each, 0.0).sum() / weight for name, each in parts.items()}
-    return means | {
-        "skipped": broken.sum(dtype=jnp.float32),
-        "stopped": (stopped & ~broken).sum(dtype=jnp.float32),
-    }
+def _summary(told: jax.Array) -> dict[str, jax.Array]:
+    """[] means over the steps that were taken (over all, where none was), and counts of the others.
+
+    Args:
+      told: [..., K], the numbers named `TOLD` of every gradient step, then 1 for each that was taken, that
+        was broken, and that the KL stopped.
+    """
+    rows = told.reshape(-1, told.shape[-1])
+    parts, (taken, broken, stopped) = rows[:, : len(TOLD)], rows[:, len(TOLD) :].T
+    counted = jnp.where(taken.any(), taken, 1.0)
+    means = (jnp.where(counted[:, None] > 0.0, parts, 0.0)).sum(0) / counted.sum()
+    return dict(zip(TOLD, means, strict=True)) | {"skipped": broken.sum(), "stopped": stopped.sum()}

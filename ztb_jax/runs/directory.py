@@ -167,10 +167,15 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """As `write_json`, for any text."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, whole: bytes) -> None:
+    """As `write_json`, for any bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(whole)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

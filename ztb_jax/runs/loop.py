@@ -3,7 +3,6 @@
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,43 +57,21 @@ def compile_window(learner: Learner, state: Any, data: Any, *, num_updates: int)
       (state, data) -> (state, metrics [num_updates] by name); the state passed in is donated.
     """
 
-    return _lowered_window(learner, state, data, num_updates).compile()
+    return lower_window(learner, state, data, num_updates).compile()
 
 
-def _lowered_window(learner: Learner, state: Any, data: Any, num_updates: int) -> jax.stages.Lowered:
+def lower_window(learner: Learner, state: Any, data: Any, num_updates: int) -> jax.stages.Lowered:
+    """The same before it is compiled."""
+    return jax.jit(repeated(learner, num_updates), donate_argnums=0).lower(state, data)
+
+
+def repeated(learner: Learner, num_updates: int) -> WindowFunction:
+    """(state, data) -> (state, metrics [num_updates] by name), a window as a function."""
+
     def window(state, data):
         return jax.lax.scan(lambda state, _: learner.step(state, data), state, length=num_updates)
 
-    return jax.jit(window, donate_argnums=0).lower(state, data)
-
-
-class Programs(NamedTuple):
-    """What a run executes, compiled.
-
-    Attributes:
-      init: (key, data) -> state.
-      window: as of `compile_window`.
-    """
-
-    init: jax.stages.Compiled
-    window: jax.stages.Compiled
-
-
-def compile_run(learner: Learner, shapes: Any, data: Any, *, num_updates: int) -> Programs:
-    """Both programs of a run, compiled side by side: the first hides behind the second on two cores.
-
-    Args:
-      learner: what is run.
-      shapes: of its state.
-      data: the market.
-      num_updates: steps in a window.
-    """
-    lowered = (
-        jax.jit(learner.init).lower(jax.random.key(0), data),
-        _lowered_window(learner, shapes, data, num_updates),
-    )
-    with ThreadPoolExecutor(len(lowered)) as pool:
-        return Programs(*pool.map(lambda program: program.compile(), lowered))
+    return window
 
 
 def planned_bytes(program: jax.stages.Compiled) -> int | None:

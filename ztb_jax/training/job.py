@@ -12,19 +12,20 @@ import jax
 import numpy as np
 
 from ztb_jax import build, devices, gates, parallel
-from ztb_jax.config import Config, as_dict, contradictions
+from ztb_jax.config import Config, as_dict, contradictions, flat
 from ztb_jax.data.frame import content_hash
 from ztb_jax.errors import ConfigError, JobError
 from ztb_jax.evaluation import compare
 from ztb_jax.features import recipe
 from ztb_jax.learner import Learner
-from ztb_jax.runs import checkpoint, directory, loop, profile
+from ztb_jax.runs import checkpoint, directory, loop, profile, programs
 from ztb_jax.training import evaluate, memory
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 
 STOPPED = "stopped by "
 PATIENCE = "validation has not improved for run.patience_windows"
+NO_PROGRAM = ("seed", "run.id", "run.root")
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pandas", "ztb-jax")
 
 
@@ -276,11 +277,10 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str
     network = build.make_network(config, num_features=prepared.num_features)
     for name, how in build.encodings(config, network, num_bars=data.features.shape[0]).items():
         reporter.say(f"{'':<11}each {name} encodes {how}")
-    learner, data, shapes = _placed(learner, data, chosen, seed=config.seed)
-    programs = loop.compile_run(learner, shapes, data, num_updates=config.run.window_updates)
-    memory.check_fits(programs.window, device, config)
+    learner, data, compiled = _compiled(learner, data, chosen, config=config, prepared=prepared)
+    memory.check_fits(compiled.planned, device, config)
     stop.check()
-    state = programs.init(jax.random.key(config.seed), data)
+    state = compiled.init(jax.random.key(config.seed), data)
     count = build.num_windows(config)
     total = count * build.window_env_steps(config)
     reporter.phase("train", f"{total:,} environment steps in {count} windows")
@@ -297,25 +297,29 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str
             stop=stop,
         )
         _, reason = loop.run_windows(
-            programs.window, state, data, count=count, after=after, around=_tracing(run, reporter, chosen)
+            compiled.window, state, data, count=count, after=after, around=_tracing(run, reporter, chosen)
         )
         after.settle()
     return reason
 
 
-def _placed(learner: Learner, data: Any, chosen: list[devices.Handle], *, seed: int) -> tuple[Any, Any, Any]:
-    """Learner, market and the shapes of the state, on one device or spread over several.
+def _compiled(learner: Learner, data: Any, chosen: list[devices.Handle], *, config, prepared) -> Any:
+    """Learner, market and programs, on one device or spread over several.
 
     Weights to judge by are put on the first device alone, so that all else works as on one.
     """
-    key = jax.random.key(seed)
+    count = config.run.window_updates
     if len(chosen) == 1:
-        return learner, data, jax.eval_shape(learner.init, key, data)
+        # The seed and the place of a run change no program.
+        settings = {name: value for name, value in flat(config).items() if name not in NO_PROGRAM}
+        described = repr((settings, prepared.num_features, prepared.measured))
+        return learner, data, programs.compiled(learner, data, num_updates=count, described=described)
     mesh = parallel.make_mesh(chosen)
     spread = parallel.sharded(learner, mesh)
     spread = spread._replace(params=lambda state: jax.device_put(learner.params(state), chosen[0]))
     data = parallel.replicated(data, mesh)
-    return spread, data, parallel.shapes_on(mesh, jax.eval_shape(spread.init, key, data))
+    shapes = parallel.shapes_on(mesh, jax.eval_shape(spread.init, jax.random.key(config.seed), data))
+    return spread, data, programs.compiled_on_mesh(spread, shapes, data, num_updates=count)
 
 
 def _tracing(run, reporter, chosen: int | None) -> Callable[[int], AbstractContextManager[Any]]:

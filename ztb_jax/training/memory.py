@@ -5,18 +5,17 @@ import jax
 from ztb_jax import devices
 from ztb_jax.config import Config
 from ztb_jax.errors import JobError
-from ztb_jax.runs.loop import planned_bytes
 
 MARGIN = 0.9  # of what is available: validation, checkpoints and the allocator want some, too
 
 
-def check_fits(program: jax.stages.Compiled, device: devices.Handle, config: Config) -> None:
-    """Refuse a window of updates whose plan exceeds what `device` has available.
+def check_fits(needed: int | None, device: devices.Handle, config: Config) -> None:
+    """Refuse a window of updates that needs more bytes than `device` has available.
 
     Raises:
       JobError: it does; the message names both sizes and the settings to lower.
     """
-    needed, available = planned_bytes(program), devices.available_bytes(device)
+    available = devices.available_bytes(device)
     if needed is not None and device.platform == "cpu":
         needed *= config.run.devices  # a plan is of one device, and CPUs share their memory
     if needed is None or available is None or needed <= available:
