@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("env", "train", "learn", "encoders", "compile")
+NAMES = ("env", "train", "learn", "encoders", "compile", "gpu")
 
 
 def main() -> int:
@@ -22,6 +22,7 @@ def main() -> int:
         if name == "learn":
             command.add_argument("--markets", nargs="+", metavar="NAME", help="of these markets alone")
             command.add_argument("--seeds", type=int, metavar="N", help="so many seeds of each market")
+            command.add_argument("--beside-sb3", action="store_true", help="Stable-Baselines3 and ours")
     options = vars(parser.parse_args())
     return importlib.import_module(f"benchmarks.{options.pop('name')}").run(**options)
 

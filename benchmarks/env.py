@@ -51,13 +51,13 @@ def full_parameters() -> EnvParams:
     )
 
 
-def player(env: Env, *, sharing: int = 1, weights: jax.Array | None = None):
+def player(env: Env, *, sharing: int = 1, weights: jax.Array | None = None, accounts: int = ACCOUNTS):
     """(key, params, features) -> mean reward of `EPISODES` episodes of every account.
 
     With `weights` [LOOKBACK * FEATURES] every observation's window is gathered and multiplied by them.
     """
-    batch = autoreset(vectorise(env, num_groups=ACCOUNTS // sharing, sharing=sharing))
-    shape = (EPISODE, ACCOUNTS // sharing, sharing)
+    batch = autoreset(vectorise(env, num_groups=accounts // sharing, sharing=sharing))
+    shape = (EPISODE, accounts // sharing, sharing)
     nothing = jnp.zeros((0,), jnp.float32)
 
     def look(features, state):

@@ -315,13 +315,20 @@ def rows_of(name: str, seeds: int | None) -> list[Row]:
     return [*learnt, *references(name)]
 
 
-def run(json_file: Path | None, *, markets: Sequence[str] | None = None, seeds: int | None = None) -> int:
+def run(
+    json_file: Path | None,
+    *,
+    markets: Sequence[str] | None = None,
+    seeds: int | None = None,
+    beside_sb3: bool = False,
+) -> int:
     """Train, grade and report.
 
     Args:
       json_file: where to write the figures, or None.
       markets: names of `MARKETS`; None is all.
       seeds: of each market; None is 20 of the AR(1), 5 of the factors and 10 of the others.
+      beside_sb3: the rows of `benchmarks.learn_sb3` instead; None is then 3 seeds.
     """
     names = tuple(MARKETS) if markets is None else markets
     unknown = [name for name in names if name not in MARKETS]
@@ -329,5 +336,9 @@ def run(json_file: Path | None, *, markets: Sequence[str] | None = None, seeds: 
         raise SystemExit(
             f"--markets {unknown} --seeds {seeds}: take of {', '.join(MARKETS)}, and 1 seed or more"
         )
+    if beside_sb3:
+        from benchmarks import learn_sb3
+
+        return finish("Learning beside SB3", learn_sb3.rows(names, seeds), json_file=json_file)
     rows = [row for name in names for row in rows_of(name, seeds)]
     return finish("Learning", rows, json_file=json_file)
