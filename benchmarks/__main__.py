@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("env", "train", "learn", "encoders", "compile", "gpu")
+NAMES = ("env", "train", "learn", "encoders", "shuffles", "compile", "gpu")
 
 
 def main() -> int:

@@ -63,7 +63,9 @@ SEEDS = MappingProxyType({"ar1": 20, "factors": 5})
 EARLY_BAR, KEPT_BAR = 90.0, 95.0
 
 
-def ppo_learner(name: str, num_features: int, steps: int) -> tuple[Policy, Learner]:
+def ppo_learner(
+    name: str, num_features: int, steps: int, *, sharing: int = 1, shuffle: str = "auto"
+) -> tuple[Policy, Learner]:
     """PPO for a market of that name, whose schedules end after `steps`."""
     policy = make_policy(
         num_features=num_features,
@@ -79,10 +81,10 @@ def ppo_learner(name: str, num_features: int, steps: int) -> tuple[Policy, Learn
         policy,
         num_accounts=num_accounts,
         rollout_bars=rollout_bars,
-        sharing=1,
+        sharing=sharing,
         num_updates=steps // (num_accounts * rollout_bars),
         hyper=Hyper(learning_rate=learning_rate, gamma=gamma, lam=lam),
-        options=Options(num_minibatches=16),
+        options=Options(num_minibatches=16, shuffle=shuffle),
     )
     return policy, learner
 
@@ -185,13 +187,13 @@ def score(market: Graded, judged: Slice, path: np.ndarray) -> float:
 
 
 def open_school(
-    name: str, learner_name: str, *, train_bars: int, steps: int, slices: Mapping[str, tuple[int, int]]
+    name: str, taught: Taught, *, train_bars: int, steps: int, slices: Mapping[str, tuple[int, int]]
 ) -> School:
     """Compile a learner on a market.
 
     Args:
       name: of the market.
-      learner_name: of the learner.
+      taught: the learner.
       train_bars: bars to train on.
       steps: to train.
       slices: name -> (seed, bars) of what to judge on.
@@ -200,14 +202,14 @@ def open_school(
     drawn = market.draw(TRAIN_SEED, train_bars)
     scale = float(returns_of(drawn.frame).std())
     data = data_of(market, drawn, scale)
-    policy, learner = LEARNERS[learner_name].make(name, data.features.shape[1], steps)
+    policy, learner = taught.make(name, data.features.shape[1], steps)
     judged = {key: slice_of(market, seed, size, scale) for key, (seed, size) in slices.items()}
     started = time.perf_counter()
     window = loop.compile_window(
         learner, loop.initialise(learner, 0, data), data, num_updates=EARLY // learner.env_steps
     )
     compiled = time.perf_counter() - started
-    backtest = make_policy_backtest(policy, LEARNERS[learner_name].env)
+    backtest = make_policy_backtest(policy, taught.env)
 
     def run(seed: int) -> tuple[list[dict[str, Trace]], float]:
         seconds, curve = 0.0, []
@@ -227,14 +229,8 @@ def graded(name: str, learner_name: str, seeds: range) -> list[Row]:
     """The rows of one learner on one market with an optimum."""
     market, taught = MARKETS[name], LEARNERS[learner_name]
     slices = {"test": (TEST_SEED, TEST_BARS)}
-    school = open_school(name, learner_name, train_bars=TRAIN_BARS, steps=taught.steps, slices=slices)
-    test = school.slices["test"]
-    best = score(market, test, test.best)
-    reached, seconds = [], []
-    for seed in seeds:
-        curve, spent = school.run(seed)
-        reached.append([100.0 * score(market, test, np.asarray(now["test"].level)) / best for now in curve])
-        seconds.append(spent)
+    school = open_school(name, taught, train_bars=TRAIN_BARS, steps=taught.steps, slices=slices)
+    reached, seconds = curves(market, school, seeds)
     rows = [
         _worst(f"{learner_name}, {market.title}", [curve[-1] for curve in reached], taught.bars[name]),
         _worst(f"the same after {EARLY:,} steps", [curve[0] for curve in reached], taught.early),
@@ -242,6 +238,18 @@ def graded(name: str, learner_name: str, seeds: range) -> list[Row]:
     note = f"compiling {school.compiled:.1f} s, median run {statistics.median(seconds):.1f} s"
     slowest = max(seconds) + school.compiled
     return [*rows, Row("60 s / its slowest run with compiling", 60.0 / slowest, "×", bar=1.0, note=note)]
+
+
+def curves(market: Graded, school: School, seeds: range) -> tuple[list[list[float]], list[float]]:
+    """For each seed % of the optimum on the test after every window, and the seconds of training."""
+    test = school.slices["test"]
+    best = score(market, test, test.best)
+    reached, seconds = [], []
+    for seed in seeds:
+        curve, spent = school.run(seed)
+        reached.append([100.0 * score(market, test, np.asarray(now["test"].level)) / best for now in curve])
+        seconds.append(spent)
+    return reached, seconds
 
 
 def references(name: str) -> list[Row]:
@@ -263,7 +271,9 @@ def references(name: str) -> list[Row]:
 def shuffled(learner_name: str, seeds: range) -> list[Row]:
     """Seeds whose net return on shuffled bars is no more than luck."""
     slices = {"test": (TEST_SEED, TEST_BARS)}
-    school = open_school("shuffled", learner_name, train_bars=TRAIN_BARS, steps=STEPS, slices=slices)
+    school = open_school(
+        "shuffled", LEARNERS[learner_name], train_bars=TRAIN_BARS, steps=STEPS, slices=slices
+    )
     gains = [np.asarray(school.run(seed)[0][-1]["test"].gain, np.float64) for seed in seeds]
     threshold = statistics.NormalDist().inv_cdf(1.0 - 0.05 / len(seeds))
     lucky = [gain.mean() > threshold * gain.std() / math.sqrt(gain.size) for gain in gains]
@@ -275,9 +285,11 @@ def shuffled(learner_name: str, seeds: range) -> list[Row]:
 
 def stopped(learner_name: str, seeds: range) -> list[Row]:
     """Early stopping on `factors` against the end of the training and the best of the curve."""
-    market = MARKETS["factors"]
+    market, taught = MARKETS["factors"], LEARNERS[learner_name]
     slices = {"validation": (VALIDATION_SEED, FEW_BARS), "test": (TEST_SEED, TEST_BARS)}
-    school = open_school("factors", learner_name, train_bars=FEW_BARS, steps=MANY_STEPS, slices=slices)
+    school = open_school(
+        "factors", LEARNERS[learner_name], train_bars=FEW_BARS, steps=MANY_STEPS, slices=slices
+    )
     test = school.slices["test"]
     best = score(market, test, test.best)
     chosen, last, top, kept = [], [], [], []

@@ -63,18 +63,14 @@ def _settings(name: str) -> dict[str, Any]:
 
 
 def _ours(name: str, steps: int, seeds: range) -> list[float]:
-    market = MARKETS[name]
     school = learn.open_school(
         name,
-        "PPO",
+        learn.LEARNERS["PPO"],
         train_bars=learn.TRAIN_BARS,
         steps=steps,
         slices={"test": (learn.TEST_SEED, TEST_BARS)},
     )
-    test = school.slices["test"]
-    best = learn.score(market, test, test.best)
-    played = [np.asarray(school.run(seed)[0][-1]["test"].level) for seed in seeds]
-    return [100.0 * learn.score(market, test, levels) / best for levels in played]
+    return [curve[-1] for curve in learn.curves(MARKETS[name], school, seeds)[0]]
 
 
 def _rows(title: str, ours: list[float], theirs: list[float]) -> list[Row]:
