@@ -287,9 +287,7 @@ def stopped(learner_name: str, seeds: range) -> list[Row]:
     """Early stopping on `factors` against the end of the training and the best of the curve."""
     market, taught = MARKETS["factors"], LEARNERS[learner_name]
     slices = {"validation": (VALIDATION_SEED, FEW_BARS), "test": (TEST_SEED, TEST_BARS)}
-    school = open_school(
-        "factors", LEARNERS[learner_name], train_bars=FEW_BARS, steps=MANY_STEPS, slices=slices
-    )
+    school = open_school("factors", taught, train_bars=FEW_BARS, steps=MANY_STEPS, slices=slices)
     test = school.slices["test"]
     best = score(market, test, test.best)
     chosen, last, top, kept = [], [], [], []
