@@ -71,6 +71,26 @@ def test_a_run_leaves_every_artifact(finished):
     assert not [path for path in finished.path.iterdir() if path.name.startswith(".")]
 
 
+def test_more_windows_compile_nothing_more(tiny, tmp_path):
+    """Windows, validations, the best weights and checkpoints: each program is compiled once in a run."""
+    seen: list[str] = []
+
+    def listen(event: str, seconds: float, **_) -> None:
+        if event.endswith("backend_compile_duration"):
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        counts = []
+        for windows in (1, 3, 6):  # the first run compiles what is compiled once in a process
+            seen.clear()
+            assert train(tiny, tmp_path, "--run.total-env-steps", str(1024 * windows)) == 0
+            counts.append(len(seen))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert counts[0] >= counts[1] == counts[2] >= 2
+
+
 def test_the_configuration_of_a_run_resolves_to_itself(finished):
     saved = directory.read_json(finished.config)
     assert saved["ppo"]["num_accounts"] == 32
