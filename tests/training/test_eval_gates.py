@@ -135,7 +135,7 @@ def test_nothing_judged_halts_nothing():
     assert gates().should_halt_training({}, 99) == (False, "")
 
 
-def test_the_default_limit_leaves_room_above_what_is_held(monkeypatch):
+def test_the_default_limit_leaves_room_above_what_is_held_and_says_so(monkeypatch, caplog):
     def holding(gib):
         class Process:
             def memory_info(self):
@@ -145,12 +145,11 @@ def test_the_default_limit_leaves_room_above_what_is_held(monkeypatch):
 
     holding(0.5)
     assert EvalGates().max_memory == 2.0 * GIB
-    assert EvalGates().note is None
+    assert not caplog.messages
     holding(3.0)
     roomy = EvalGates()
     assert roomy.max_memory == 5.0 * GIB
-    assert roomy.note is not None
-    assert "5.00 GiB" in roomy.note
+    assert caplog.messages == ["the process holds 3.00 GiB already: the memory gate is at 5.00 GiB"]
     assert EvalGates(max_memory_gb=2.0).evaluate_all()["memory_rss"].status is FAIL
     holding(4.9)
     assert roomy.evaluate_all()["memory_rss"].status is PASS

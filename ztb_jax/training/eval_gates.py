@@ -7,6 +7,7 @@
 They read lists and numbers, of any trainer; the gates inside our own programs are `ztb_jax.gates`.
 """
 
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -162,12 +163,12 @@ class EvalGates:
 
     def __init__(self, enabled: bool = True, *, max_memory_gb: float | None = None):
         self.enabled = enabled
-        self.note: str | None = None
         held = psutil.Process().memory_info().rss / GIB
         limit = MAX_MEMORY_GB if max_memory_gb is None else max_memory_gb
         if max_memory_gb is None and held > MAX_MEMORY_GB / 2:
             limit += held
-            self.note = f"the process holds {held:.2f} GiB already: the memory gate is at {limit:.2f} GiB"
+            said = f"the process holds {held:.2f} GiB already: the memory gate is at {limit:.2f} GiB"
+            logging.getLogger(__name__).warning(said)
         self.max_memory = limit * GIB
 
     def evaluate_all(
