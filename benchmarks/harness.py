@@ -21,6 +21,8 @@ import jax.numpy as jnp
 from rich.console import Console
 from rich.table import Table
 
+from ztb_jax import devices
+
 
 @dataclass(frozen=True)
 class Row:
@@ -92,23 +94,12 @@ def machine() -> dict[str, Any]:
     ).stdout.strip()
     return {
         "device": f"{jax.devices()[0].platform} {jax.devices()[0].device_kind}",
-        "processor": _processor(),
+        "processor": devices.processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "commit": described or "unknown",
     }
-
-
-def _processor() -> str:
-    """The processor's name with its vector instructions, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    if not info.is_file():
-        return platform.processor() or platform.machine()
-    lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-    fields = {key.strip(): value.strip() for key, value in lines.items()}
-    vectors = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
-    return " ".join([fields.get("model name", platform.machine()), *vectors])
 
 
 def finish(title: str, rows: list[Row], *, json_file: Path | None) -> int:

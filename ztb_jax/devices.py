@@ -5,6 +5,7 @@ The first call sets JAX's backends up; an import does not.
 
 import dataclasses
 import os
+import platform as system
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -277,3 +278,14 @@ def _address_space(proc: Path) -> list[tuple[int, int]]:
         return []
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     return [] if limit == resource.RLIM_INFINITY else [(limit, pages * resource.getpagesize())]
+
+
+def processor() -> str:
+    """The processor's name with its vector instructions, as far as the system tells."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return system.processor() or system.machine()
+    lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+    fields = {key.strip(): value.strip() for key, value in lines.items()}
+    vectors = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
+    return " ".join([fields.get("model name", system.machine()), *vectors])

@@ -98,7 +98,7 @@ def test_anything_else_is_traced_anew(cache, monkeypatch):
     others = [
         lambda walker: played(walker, described="another walk"),
         lambda walker: played(walker, num_updates=8),
-        lambda walker: (monkeypatch.setattr(programs, "_sources", lambda: "edited"), played(walker))[1],
+        lambda walker: (monkeypatch.setattr(programs, "sources", lambda: "edited"), played(walker))[1],
         lambda walker: (monkeypatch.setattr(programs, "version", lambda name: "0"), played(walker))[1],
     ]
     for number, other in enumerate(others, start=2):
@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_written_is_said(cache):
 
 
 def test_the_sources_are_ours_whole():
-    first = programs._sources()
-    programs._sources.cache_clear()
-    assert programs._sources() == first
+    first = programs.sources()
+    programs.sources.cache_clear()
+    assert programs.sources() == first
     assert len(first) == 64

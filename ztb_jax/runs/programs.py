@@ -156,7 +156,7 @@ def _place(described: str, data: Any, num_updates: int) -> Path | None:
         (device.platform, device.device_kind),
         [(name, version(name)) for name in LIBRARIES],
         sorted((name, str(value)) for name, value in jax.config.values.items() if _matters(name)),
-        _sources(),
+        sources(),
     )
     return Path(folder) / f"traced-{hashlib.sha256(repr(facts).encode()).hexdigest()}"
 
@@ -166,7 +166,7 @@ def _matters(setting: str) -> bool:
 
 
 @cache
-def _sources() -> str:
+def sources() -> str:
     """Of every line that a program is traced from."""
     digest, root = hashlib.sha256(), Path(__file__).parents[2]
     for file in sorted(file for package in PACKAGES for file in (root / package).rglob("*.py")):
