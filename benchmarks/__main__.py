@@ -19,6 +19,9 @@ def main() -> int:
         )
         if name == "train":
             command.add_argument("--against", nargs="+", default=(), metavar="NAME", help="other trainers")
+        if name == "encoders":
+            parts = ("speed", "carry", "learning")
+            command.add_argument("--parts", nargs="+", choices=parts, help="of these alone")
         if name == "learn":
             command.add_argument("--markets", nargs="+", metavar="NAME", help="of these markets alone")
             command.add_argument("--seeds", type=int, metavar="N", help="so many seeds of each market")

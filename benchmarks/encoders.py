@@ -12,7 +12,7 @@ as a learner has that shares nothing.
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -164,7 +164,16 @@ def learning_rows() -> list[Row]:
     return rows
 
 
-def run(json_file: Path | None) -> int:
-    """Measure and report."""
+PARTS = MappingProxyType({"speed": speed_rows, "carry": carry_rows, "learning": lambda data: learning_rows()})
+
+
+def run(json_file: Path | None, *, parts: Sequence[str] | None = None) -> int:
+    """Measure and report.
+
+    Args:
+      json_file: where to write the figures, or None.
+      parts: of `PARTS`; None is all.
+    """
     data = prepared(resolve(environ={}, flags=FLAGS)).slices["train"]
-    return finish("Encoders", [*speed_rows(data), *carry_rows(data), *learning_rows()], json_file=json_file)
+    rows = [row for part in parts or PARTS for row in PARTS[part](data)]
+    return finish("Encoders", rows, json_file=json_file)

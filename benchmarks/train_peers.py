@@ -73,12 +73,12 @@ def _sizes(accounts: int, rollout_bars: int, num_minibatches: int, **rest: Any) 
 #
 # One thread each, by the time of the processor, because others were using the machine (AMD EPYC, avx2, 2
 # cores): runs of one size differed by a tenth and more. So rejax has 256, not 64: the two are as fast on one
-# core, and larger batches leave more for a second. Two threads of torch beside other work came to 1.3
-# where one had 28; try --threads 1 2 where the machine is quiet.
+# core, and larger batches leave more for a second. On a quiet machine SB3 has 31 with one thread of torch and
+# 37 with two; beside other work two came to 1.3 where one had 28.
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "sb3": Kind(("sb3", "sb3"), _sizes(256, 64, 4), 100_000),
-        "sb3-8": Kind(("sb3", "sb3"), _sizes(8, 256, 8), 30_000),
+        "sb3": Kind(("sb3", "sb3"), _sizes(256, 64, 4, threads=2), 100_000),
+        "sb3-8": Kind(("sb3", "sb3"), _sizes(8, 256, 8, threads=2), 30_000),
         "sbx": Kind(("sb3", "sbx"), _sizes(1024, 64, 4), 130_000),
         "rejax": Kind(("rejax_ppo",), _sizes(256, 64, 4), 250_000),
         "brax": Kind(("brax_ppo",), _sizes(256, 64, 4), 250_000),
