@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from datetime import datetime
 
 import jax
 import pytest
@@ -66,10 +67,17 @@ def test_seals_of_one_second_are_all_kept():
 
 def test_a_name_that_is_taken_is_not_given_again(monkeypatch):
     manager = RunSealManager()
-    drawn = iter(["0000000a", "0000000a", "0000000b"] * 2)
+    drawn = iter(["0000000a", "0000000a", "0000000b"])
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr(run_seal, "datetime", Clock)
     monkeypatch.setattr(run_seal.secrets, "token_hex", lambda size: next(drawn))
-    ids = {manager.create_seal(seed=1).run_id[-8:] for _ in range(2)}
-    assert ids == {"0000000a", "0000000b"}
+    ids = [manager.create_seal(seed=1).run_id for _ in range(2)]
+    assert ids == ["run_20260102_030405_0000000a", "run_20260102_030405_0000000b"]
 
 
 @pytest.mark.parametrize("name", COMPARED)
