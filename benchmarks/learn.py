@@ -3,7 +3,7 @@
 The configuration of PPO on all markets: 256 accounts × 32 bars, 4 epochs × 16 minibatches of 512, separate
 64×64 tanh networks over the last 8 bars, entropy 0.01 falling to 0, clip 0.2, gradient norm 0.5, rewards over
 the train slice's deviation, 524,288 steps on 200,000 bars. Gamma is 0.9, lambda 0.8 and Adam's rate 1e-3,
-falling to 0; where gains take many bars, 0.97, 0.95 and 2e-3 (sine), or 0.95, 0.9 and 2e-3 (regime). Windows
+falling to 0; where gains take many bars, 0.97, 0.95 and 3e-3 (sine), or 0.95, 0.9 and 2e-3 (regime). Windows
 of 64 bars begin with any of the levels, so that positions which the policy would not take are seen all the
 time.
 
@@ -51,7 +51,7 @@ EXPOSURES = make_single(actions=actions.continuous(), episode_bars=64)
 TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 0, 500, 1_000
 TRAIN_BARS, TEST_BARS, STEPS, EARLY = 200_000, 100_000, 524_288, 131_072
 FEW_BARS, MANY_STEPS, APG_STEPS = 10_000, 1_310_720, 2_097_152
-TUNED = MappingProxyType({"sine": (0.97, 0.95, 2e-3), "regime": (0.95, 0.9, 2e-3)})
+TUNED = MappingProxyType({"sine": (0.97, 0.95, 3e-3), "regime": (0.95, 0.9, 2e-3)})
 GROWTH = GrowthHyper(
     learning_rate=3e-3,
     learning_rate_schedule=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0),
