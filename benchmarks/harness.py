@@ -5,7 +5,6 @@ with its spread.
 """
 
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -95,7 +94,7 @@ def machine() -> dict[str, Any]:
     return {
         "device": f"{jax.devices()[0].platform} {jax.devices()[0].device_kind}",
         "processor": devices.processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": devices.cores(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "numpy")},
         "commit": described or "unknown",

@@ -207,7 +207,7 @@ def _cpu_has_bf16(info: Path) -> bool | None:
 
 def _cores(device: Handle) -> int | None:
     if device.platform == "cpu":
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return cores()
     return getattr(device, "core_count", None) or getattr(device, "num_cores", None)
 
 
@@ -289,3 +289,8 @@ def processor() -> str:
     fields = {key.strip(): value.strip() for key, value in lines.items()}
     vectors = [name for name in ("avx2", "avx512f") if name in fields.get("flags", "").split()]
     return " ".join([fields.get("model name", system.machine()), *vectors])
+
+
+def cores() -> int | None:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -280,6 +280,14 @@ def test_limits_come_from_the_call_then_the_environment_then_the_file(tmp_path):
     assert PPOTrainer().eval_gates.max_memory == 16.0 * GIB
 
 
+def test_gates_made_by_the_user_know_the_limit_of_the_environment_too(monkeypatch):
+    monkeypatch.setenv("ZTB_MAX_MEMORY_GB", "7")
+    assert PPOTrainer(eval_gates=EvalGates(enabled=True)).eval_gates.max_memory == 7.0 * GIB
+    assert EvalGates(max_memory_gb=5.0).max_memory == 5.0 * GIB
+    with pytest.raises(ConfigError, match=r"max_memory_gb is -1\.0"):
+        EvalGates(max_memory_gb=-1.0)
+
+
 def test_limits_that_cannot_be_used_are_told_at_once(tmp_path, monkeypatch):
     (tmp_path / "trade-config.json").write_text('{"training": {"checkpoint_interval": 0}}')
     monkeypatch.setenv("ZTB_MAX_MEMORY_GB", "much")

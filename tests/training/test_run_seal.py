@@ -172,5 +172,4 @@ def test_an_import_makes_nothing_and_loads_no_jax(tmp_path):
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["False", "create_run_seal"]
     assert not (tmp_path / "run_seals").exists()
-    with pytest.raises(AttributeError, match="no attribute 'seal'"):
-        ztb_jax.training.seal  # noqa: B018
+    assert not hasattr(ztb_jax.training, "seal")

@@ -107,9 +107,8 @@ def beta(n: int | None = None, *, low: float = -1.0, high: float = 1.0) -> Distr
         log p(a) = (A - 1) log x + (B - 1) log(1 - x) - log Beta(A, B) - log(high - low)
 
     with A = 1 + softplus of the first n outputs and B of the last, clipped to `CONCENTRATION_RANGE`. The
-    noise is a key for each step. What an
-    evaluation plays is the mean: near the uniform distribution, where a policy begins, the mode
-    (A - 1) / (A + B - 2) is anything between the bounds.
+    noise is a key for each step. What an evaluation plays is the mean: near the uniform distribution, where a
+    policy begins, the mode (A - 1) / (A + B - 2) is anything between the bounds.
 
     Args:
       n: components; None is one action of shape ().

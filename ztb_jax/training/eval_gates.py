@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ztb_jax.training.limits import resolve_limits
+
 GIB = 1024**3
 MAX_RESUME_SECONDS = 30.0
 MAX_MEMORY_GB = 2.0
@@ -157,15 +159,20 @@ class EvalGates:
 
     Args:
       enabled: False lets everything pass.
-      max_memory_gb: GiB that the process may hold. None is 2, or 2 more than it holds now where that is more
-        than half of it: JAX alone takes more than 2 on some devices.
+      max_memory_gb: GiB that the process may hold. None is what `ZTB_MAX_MEMORY_GB` or `trade-config.json`
+        say, else 2, or 2 more than it holds now where that is more than half of it: JAX alone takes more
+        than 2 on some devices.
+
+    Raises:
+      ConfigError: a variable or a value of the file that cannot be used.
     """
 
     def __init__(self, enabled: bool = True, *, max_memory_gb: float | None = None):
         self.enabled = enabled
         held = psutil.Process().memory_info().rss / GIB
-        limit = MAX_MEMORY_GB if max_memory_gb is None else max_memory_gb
-        if max_memory_gb is None and held > MAX_MEMORY_GB / 2:
+        asked = resolve_limits(max_memory_gb=max_memory_gb).max_memory_gb
+        limit = MAX_MEMORY_GB if asked is None else asked
+        if asked is None and held > MAX_MEMORY_GB / 2:
             limit += held
             said = f"the process holds {held:.2f} GiB already: the memory gate is at {limit:.2f} GiB"
             logging.getLogger(__name__).warning(said)

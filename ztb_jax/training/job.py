@@ -347,7 +347,7 @@ def environment_facts(device: devices.Handle) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_cores": devices.cores(),
         "device": dataclasses.asdict(devices.describe(device)),
         "commit": directory.commit(),
         **{name: version(name) for name in VERSIONED},

@@ -39,7 +39,7 @@ class PPOTrainer:
     then from `trade-config.json`, then from the defaults.
 
     Args:
-      eval_gates: None makes them with the limit of memory as resolved.
+      eval_gates: None makes them; they look up the limit of memory themselves.
       halt_callback: called once with the reason when the session is halted or stopped.
       checkpoint_interval: steps between two checks, each followed by a save; 10,000.
       max_consecutive_failures: checks with a failed gate in a row that halt; 3.
@@ -70,7 +70,7 @@ class PPOTrainer:
         limits = resolve_limits(
             checkpoint_interval=checkpoint_interval, max_consecutive_failures=max_consecutive_failures
         )
-        self.eval_gates = EvalGates(max_memory_gb=limits.max_memory_gb) if eval_gates is None else eval_gates
+        self.eval_gates = EvalGates() if eval_gates is None else eval_gates
         self.halt_callback = halt_callback
         self.checkpoint_interval = limits.checkpoint_interval
         self.max_consecutive_failures = limits.max_consecutive_failures

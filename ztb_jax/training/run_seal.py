@@ -93,7 +93,7 @@ class EnvironmentSnapshot:
     jax_backend: str
     device_kind: str
     device_count: int
-    cpu_cores: int
+    cpu_cores: int | None
     processor: str | None
     xla_flags: str
     prng_impl: str
@@ -237,7 +237,7 @@ def snapshot(config: Mapping[str, Any]) -> EnvironmentSnapshot:
         jax_backend=device.platform,
         device_kind=device.device_kind,
         device_count=jax.device_count(),
-        cpu_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
+        cpu_cores=devices.cores(),
         processor=devices.processor(),
         xla_flags=os.environ.get("XLA_FLAGS", ""),
         prng_impl=str(jax.config.values["jax_default_prng_impl"]),
