@@ -255,5 +255,5 @@ def _summary(told: jax.Array) -> dict[str, jax.Array]:
     rows = told.reshape(-1, told.shape[-1])
     parts, (taken, broken, stopped) = rows[:, : len(TOLD)], rows[:, len(TOLD) :].T
     counted = jnp.where(taken.any(), taken, 1.0)
-    means = (jnp.where(counted[:, None] > 0.0, parts, 0.0)).sum(0) / counted.sum()
+    means = jnp.where(counted[:, None] > 0.0, parts, 0.0).sum(0) / counted.sum()
     return dict(zip(TOLD, means, strict=True)) | {"skipped": broken.sum(), "stopped": stopped.sum()}
