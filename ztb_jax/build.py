@@ -29,8 +29,7 @@ from ztb_jax.policies.distributions import distribution_for
 from ztb_jax.policies.encoding import Encoding, choose_encoding
 from ztb_jax.policies.policy import Policy, make_policy
 from ztb_jax.ppo.hyper import Hyper
-from ztb_jax.ppo.learner import Options, make_ppo
-from ztb_jax.ppo.minibatches import choose_minibatching
+from ztb_jax.ppo.learner import Options, make_ppo, minibatching_of
 from ztb_jax.settings import EnvConfig
 
 # A return over the account's own deviation: of order one on every market, with no unit to take away.
@@ -212,12 +211,8 @@ def encodings(config: Config, policy: Policy, *, num_bars: int) -> dict[str, Enc
     found = {"rollout": choose_encoding(policy, num_bars=num_bars, num_groups=groups, bars=bars + 1)}
     if config.learner != "ppo":
         return found
-    cut = choose_minibatching(
-        num_groups=groups,
-        sharing=ppo.sharing,
-        rollout_bars=ppo.rollout_bars,
-        num_minibatches=ppo.num_minibatches,
-        shuffle=ppo.shuffle,
+    cut = minibatching_of(
+        policy, _options(config), shape=(groups, ppo.sharing), rollout_bars=bars, num_bars=num_bars
     )
     found["minibatch"] = choose_encoding(
         policy,
@@ -242,15 +237,19 @@ def _axis_of(config: Config) -> str | None:
     return None if config.run.devices == 1 else parallel.AXIS
 
 
-def _ppo(config: Config, env: Env, policy: Policy) -> Learner:
+def _options(config: Config) -> Options:
     chosen = {name: getattr(config.ppo, name) for name in Options._fields if name != "axis_name"}
+    return Options(axis_name=_axis_of(config), **chosen)
+
+
+def _ppo(config: Config, env: Env, policy: Policy) -> Learner:
     return make_ppo(
         env,
         policy,
         **_sizes(config),
         num_updates=num_windows(config) * config.run.window_updates,
         hyper=_numbers(config, Hyper),
-        options=Options(axis_name=_axis_of(config), **chosen),
+        options=_options(config),
     )
 
 

@@ -16,6 +16,7 @@ from ztb_jax.policies.encoding import (
     encode_window,
 )
 from ztb_jax.policies.policy import ENCODERS
+from ztb_jax.ppo.learner import Options, minibatching_of
 
 LOOKBACK, GRID, BARS, ROWS = 6, 8, 8, 62
 FEATURES = jnp.asarray(np.random.default_rng(0).normal(size=(ROWS, 1)), jnp.float32)
@@ -130,3 +131,43 @@ def test_the_way_with_the_fewest_rows_is_taken(cost, num_bars, num_groups, bars,
     chosen = choose_encoding(policy, num_bars=num_bars, num_groups=num_groups, bars=bars, samples=samples)
     assert tuple(chosen) == expected
     assert f"{expected[1]:,} rows" in str(chosen)
+
+
+def test_a_grid_warms_up_in_each_of_its_cells():
+    policy = policy_of("gru")
+    assert (policy.grid, policy.lookback) == (BARS, LOOKBACK)
+    for num_bars, cells in ((LOOKBACK - 1 + 10 * BARS, 10), (LOOKBACK + 10 * BARS, 11), (3, 1)):
+        chosen = choose_encoding(policy, num_bars=num_bars, num_groups=100, bars=BARS)
+        assert tuple(chosen) == ("slice", cells * (BARS + LOOKBACK - 1))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        # The main job: 2,973 rows for 16,384 steps cost little, whole groups' 2,048 would save little.
+        ({}, "accounts"),
+        # 2,048 rows for 4,096 steps are half of the work, 512 an eighth.
+        ({"num_groups": 32}, "segments"),
+        ({"num_groups": 64, "num_bars": 2048}, "accounts"),
+        ({"num_groups": 64, "num_bars": 2049}, "segments"),
+        # A short slice is encoded whole in either case.
+        ({"num_groups": 32, "num_bars": 1025}, "segments"),
+        ({"num_groups": 32, "num_bars": 1023}, "accounts"),
+        # Where only one of the two divides, that one is taken.
+        ({"num_groups": 33}, "accounts"),
+        ({"sharing": 1}, "segments"),
+        # Every account's own memory keeps to the sizes alone.
+        ({"num_groups": 32, "memory": 3}, "accounts"),
+    ],
+)
+def test_whole_groups_make_a_minibatch_where_the_market_would_cost_much(sizes, expected):
+    sizes = {"num_bars": 2973, "num_groups": 128, "sharing": 8, "memory": 0, **sizes}
+    cut = minibatching_of(
+        network(memory=sizes["memory"]),
+        Options(num_minibatches=4),
+        shape=(sizes["num_groups"], sizes["sharing"]),
+        rollout_bars=64,
+        num_bars=sizes["num_bars"],
+    )
+    assert cut.shuffle == expected
+    assert cut.total == 4

@@ -220,6 +220,21 @@ def test_bfloat16_computes_nearly_the_same_and_keeps_nothing():
     assert remembered.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_thousands_of_steps_on_a_bar_add_up_in_bfloat16(accumulate):
+    policy, rollout = in_bfloat16(POLICY), made_up(POLICY)
+    samples = samples_of(rollout, gamma=0.9, lam=0.8)
+    params = unsettled(POLICY)
+
+    def encoder_gradient(copies):
+        """Of every account `copies` times: the mean over them is the same."""
+        many = jax.tree.map(lambda leaf: jnp.tile(leaf, (1, 1, copies, *(1,) * (leaf.ndim - 3))), samples)
+        of = make_gradient(policy, spec(accumulate=accumulate))
+        return jit(of)(params, (rollout.start, None, many), DATA, Hyper())[0]["encoder"]
+
+    assert_close(encoder_gradient(512), encoder_gradient(1), rtol=0.02, atol=2e-3)
+
+
 def test_weights_and_moments_of_a_bfloat16_update_are_float32():
     trained, metrics = updated(in_bfloat16(POLICY), spec(), made_up(POLICY))
     leaves = [leaf for leaf in jax.tree.leaves((trained, metrics)) if leaf.dtype != jnp.int32]

@@ -1,9 +1,12 @@
 """A run's programs: equal to those made by hand, traced once, and traced again when anything has changed."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 from ztb_jax.learner import Learner
 from ztb_jax.runs import loop, programs
@@ -128,6 +131,18 @@ def test_a_damaged_file_is_said_and_replaced(cache, damage):
     again = Walker()
     np.testing.assert_array_equal(played(again), expected)
     assert again.traced == 0
+
+
+@pytest.mark.parametrize(
+    ("platform", "version", "expected"),
+    [("cpu", "cpu", "cpu"), ("gpu", "PJRT C API\ncuda 13000", "cuda"), ("gpu", "rocm 70000", "rocm")],
+)
+def test_the_maker_of_a_gpu_is_named_in_the_export(platform, version, expected):
+    device = SimpleNamespace(platform=platform, client=SimpleNamespace(platform_version=version))
+    assert programs.export_platform(device) == expected
+    # An exported program runs where the name is that of its platform, and is refused as "gpu".
+    exported = export.export(jax.jit(jnp.sin), platforms=[expected])(jnp.float32(1))
+    assert exported.platforms == (expected,)
 
 
 def test_a_folder_that_cannot_be_written_is_said(cache):

@@ -54,9 +54,9 @@ def choose_encoding(
 ) -> Encoding:
     """The cheapest way to encode `bars` consecutive bars of each of `num_groups` groups.
 
-    The slice costs its T rows; stretches cost G (bars + L - 1), since a memory warms up in each; windows cost
-    what the encoder needs for one, times the bars that are asked for. They win only for few samples of many
-    bars.
+    The slice costs its T rows, or those of a grid's cells, each with its L - 1 before; stretches cost G (bars + L - 1), since a
+    memory warms up in each; windows cost what the encoder needs for one, times the bars that are asked for.
+    They win only for few samples of many bars.
 
     Args:
       policy: whose `window_cost` says what one window costs in rows of a stretch.
@@ -67,8 +67,11 @@ def choose_encoding(
     """
     asked = num_groups * bars if samples is None else min(samples, num_groups * bars)
     warm_up = policy.lookback - 1 if policy.window_cost > 1.0 else 0
+    slice_rows = num_bars
+    if policy.grid:
+        slice_rows = max(-(-(num_bars - warm_up) // policy.grid), 1) * (policy.grid + warm_up)
     costs = {
-        "slice": float(num_bars),
+        "slice": float(slice_rows),
         "stretches": float(num_groups * (bars + warm_up)),
         "windows": policy.window_cost * asked,
     }

@@ -19,7 +19,7 @@ from ztb_jax.policies.play import Play, batch_of, check_length, open_play, size_
 from ztb_jax.policies.policy import Policy, check_actions
 from ztb_jax.ppo.hyper import RANGES, Hyper, scheduled_at
 from ztb_jax.ppo.loss import Samples
-from ztb_jax.ppo.minibatches import choose_minibatching
+from ztb_jax.ppo.minibatches import Minibatching, choose_minibatching, choose_shuffle
 from ztb_jax.ppo.rollout import Rollout, collect
 from ztb_jax.ppo.spread import drawn_whole, gathered, share_of
 from ztb_jax.ppo.update import ADVANTAGES, UpdateSpec, make_update, samples_of
@@ -142,9 +142,6 @@ def make_ppo(
         return _Parts(
             env=batch_of(env, policy, shape),
             policy=policy,
-            update=make_update(
-                policy, _update_spec(shape, rollout_bars, hyper, options, remembers=policy.memory is not None)
-            ),
             shape=shape,
             rollout_bars=rollout_bars,
             num_updates=num_updates,
@@ -153,6 +150,7 @@ def make_ppo(
         )
 
     whole = parts(env, groups)
+    _update_spec(whole, num_bars=env.episode_bars)  # whether sizes divide does not depend on the slice
 
     def step(state, data):
         if options.axis_name is None:
@@ -169,11 +167,10 @@ def make_ppo(
 
 
 class _Parts(NamedTuple):
-    """What `make_ppo` made: the batched environment, the gradient half, sizes and choices."""
+    """What `make_ppo` made: the batched environment, sizes and choices."""
 
     env: Env
     policy: Policy
-    update: Callable[..., Any]
     shape: tuple[int, int]
     rollout_bars: int
     num_updates: int | None
@@ -181,22 +178,40 @@ class _Parts(NamedTuple):
     options: Options
 
 
-def _update_spec(
-    shape: tuple[int, int], rollout_bars: int, hyper: Hyper, options: Options, *, remembers: bool
-) -> UpdateSpec:
-    cut = choose_minibatching(
-        num_groups=shape[0],
-        sharing=shape[1],
-        rollout_bars=rollout_bars,
-        num_minibatches=options.num_minibatches,
-        shuffle=options.shuffle,
+def minibatching_of(
+    policy: Policy, options: Options, *, shape: tuple[int, int], rollout_bars: int, num_bars: int
+) -> Minibatching:
+    """How `make_ppo` cuts rollouts of `shape` (G, S) accounts on a slice of `num_bars` bars.
+
+    Raises:
+      ValueError: parts that do not divide by the number of minibatches.
+    """
+    sizes = {
+        "num_groups": shape[0],
+        "sharing": shape[1],
+        "rollout_bars": rollout_bars,
+        "num_minibatches": options.num_minibatches,
+    }
+    shuffle = options.shuffle
+    if shuffle == "auto":
+        # Devices and memories settle it by sizes alone: then it is the same for any slice, on any number.
+        alone = policy.memory is None and options.axis_name is None
+        shuffle = choose_shuffle(policy, num_bars=num_bars if alone else 0, **sizes)
+    return choose_minibatching(shuffle=shuffle, **sizes)
+
+
+def _update_spec(ppo: _Parts, *, num_bars: int) -> UpdateSpec:
+    hyper, options, policy = ppo.hyper, ppo.options, ppo.policy
+    cut = minibatching_of(
+        policy, options, shape=ppo.shape, rollout_bars=ppo.rollout_bars, num_bars=num_bars
     )
-    whole = cut.size if remembers else shape[0] * shape[1] * rollout_bars // cut.total
+    steps = ppo.shape[0] * ppo.shape[1] * ppo.rollout_bars
+    whole = cut.size if policy.memory is not None else steps // cut.total
     if whole % options.accumulate:
         raise ValueError(f"accumulate ({options.accumulate}) does not divide a minibatch of {whole}")
     return UpdateSpec(
         cut,
-        rollout_bars=rollout_bars,
+        rollout_bars=ppo.rollout_bars,
         epochs=options.epochs,
         optimizer=options.optimizer,
         advantage=options.advantage,
@@ -246,7 +261,8 @@ def _step(ppo: _Parts, state: PPOState, data: MarketData) -> tuple[PPOState, Met
     if scale is not None:
         scale, rollout = _rescaled(scale, rollout, numbers.gamma, ppo.options.axis_name)
     samples = samples_of(rollout, gamma=numbers.gamma, lam=numbers.lam)
-    trained, metrics = ppo.update(
+    update = make_update(ppo.policy, _update_spec(ppo, num_bars=data.features.shape[0]))
+    trained, metrics = update(
         keys["update"], state.trained, start=rollout.start, samples=samples, data=data, hyper=numbers
     )
     trained = trained.replace(params=_seen(ppo, trained.params, rollout, samples, data))

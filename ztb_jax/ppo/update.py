@@ -179,10 +179,11 @@ def make_gradient(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
 
         if spec.accumulate == 1:
             (grads, of_contexts), told = of((at, samples))
-            of_rows = jnp.zeros_like(rows).at[at].add(of_contexts)
+            of_rows = _no_gradient(rows).at[at].add(of_contexts.astype(jnp.float32))
         else:
             grads, of_rows, told = _accumulated(of, rows, at, samples, spec)
-        result = (jax.tree.map(jnp.add, grads, back(of_rows)[0]), told)
+        of_encoder = back(of_rows.astype(rows.dtype))[0]
+        result = (jax.tree.map(jnp.add, grads, of_encoder), told)
         return result if spec.axis_name is None else jax.lax.pmean(result, spec.axis_name)
 
     return gradient
@@ -193,6 +194,11 @@ def _rows(policy: Policy, spec: UpdateSpec, params: Any, *, minibatch: Any, data
     start, place, samples = minibatch
     rows, at = encode_bars(policy, params, data.features, start, bars=spec.rollout_bars, samples=place)
     return Contexts(rows, jnp.broadcast_to(at[:, :, None], samples.log_prob.shape) if place is None else at)
+
+
+def _no_gradient(rows: jax.Array) -> jax.Array:
+    """Zeros like `rows`, in float32: hundreds of steps add up in a row, where bfloat16 would stop counting."""
+    return jnp.zeros(rows.shape, jnp.float32)
 
 
 def _flat(context: jax.Array, account: jax.Array, samples: Samples) -> tuple[jax.Array, jax.Array, Samples]:
@@ -234,11 +240,12 @@ def _accumulated(
     def add(total, part):
         (grads, of_contexts), told = of(part)
         added = jax.tree.map(lambda a, b: a + b / count, total[:2], (grads, told))
-        return (*added, total[2].at[part[0]].add(of_contexts / count)), None
+        return (*added, total[2].at[part[0]].add(of_contexts.astype(jnp.float32) / count)), None
 
     parts = jax.tree.map(split, (at, samples))
     (grads, _), told = jax.eval_shape(of, jax.tree.map(lambda leaf: leaf[0], parts))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, told, rows))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, told))
+    nothing = (*nothing, _no_gradient(rows))
     if spec.axis_name is not None:
         nothing = jax.lax.pcast(nothing, spec.axis_name, to="varying")
     (grads, told, of_rows), _ = jax.lax.scan(add, nothing, parts)

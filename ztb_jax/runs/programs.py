@@ -105,7 +105,7 @@ def trace(learner: Learner, data: Any, *, num_updates: int) -> Traced:
         state, metrics = play(states[0].unflatten(state), structure.unflatten(leaves))
         return jax.tree.leaves(state), metrics
 
-    platforms = [_device(data).platform]
+    platforms = [export_platform(_device(data))]
     first = export.export(jax.jit(init), platforms=platforms)(jax.random.key(0), leaves)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in first.out_avals]
     loop = export.export(jax.jit(window, donate_argnums=0), platforms=platforms)(shapes, leaves)
@@ -139,6 +139,13 @@ def _device(data: Any) -> Any:
     """The device of the first leaf."""
     (device,) = jax.tree.leaves(data)[0].devices()
     return device
+
+
+def export_platform(device: Any) -> str:
+    """What `jax.export` calls the platform of `device`: it tells apart whose GPU it is."""
+    if device.platform != "gpu":
+        return device.platform
+    return "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"
 
 
 def _place(described: str, data: Any, num_updates: int) -> Path | None:
