@@ -1,14 +1,14 @@
 """Does a learner reach the known optimum? Fixed seeds, unseen bars, markets of `benchmarks.markets`.
 
-The configuration of PPO on all markets: 256 accounts × 32 bars, 4 epochs × 16 minibatches of 512, separate
+The configuration of PPO on all markets: 256 accounts × 32 bars, 4 epochs in minibatches of 512, separate
 64×64 tanh networks over the last 8 bars, entropy 0.01 falling to 0, clip 0.2, gradient norm 0.5, rewards over
 the train slice's deviation, 524,288 steps on 200,000 bars. Gamma is 0.9, lambda 0.8 and Adam's rate 1e-3,
-falling to 0; where gains take many bars, 0.97, 0.95 and 3e-3 (sine), or 0.95, 0.9 and 2e-3 (regime). Windows
-of 64 bars begin with any of the levels, so that positions which the policy would not take are seen all the
-time.
+falling to 0; where gains take many bars, 0.97, 0.95 and 3e-3 (sine, in rollouts of 16 bars), or 0.95, 0.9 and
+2e-3 (regime). Windows of 64 bars begin with any of the levels, so that positions which the policy would not
+take are seen all the time.
 
-Analytic policy gradients (APG) go through a continuous exposure: 128 accounts × 32 bars, one gradient step a
-rollout, 2,097,152 steps, Adam's rate 3e-3 for half of the run and falling to 0, gradient norm 0.2, gamma 0.95
+Analytic policy gradients (APG) go through a continuous exposure: 64 accounts × 16 bars, one gradient step a
+rollout, 4,194,304 steps, Adam's rate 3e-3 for half of the run and falling to 0, gradient norm 0.2, gamma 0.95
 (0.97 where gains take many bars). The optimum is a switch, whose derivative is 0 nearly everywhere: entropy
 0.01, which softens it, falls to 0 after four fifths of the run.
 
@@ -50,8 +50,7 @@ ENV = make_single(levels=LEVELS, episode_bars=64)
 EXPOSURES = make_single(actions=actions.continuous(), episode_bars=64)
 TRAIN_SEED, VALIDATION_SEED, TEST_SEED = 0, 500, 1_000
 TRAIN_BARS, TEST_BARS, STEPS, EARLY = 200_000, 100_000, 524_288, 131_072
-FEW_BARS, MANY_STEPS, APG_STEPS = 10_000, 1_310_720, 2_097_152
-TUNED = MappingProxyType({"sine": (0.97, 0.95, 3e-3), "regime": (0.95, 0.9, 2e-3)})
+FEW_BARS, MANY_STEPS, APG_STEPS = 10_000, 1_310_720, 4_194_304
 GROWTH = GrowthHyper(
     learning_rate=3e-3,
     learning_rate_schedule=(1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0),
@@ -59,6 +58,25 @@ GROWTH = GrowthHyper(
     entropy_schedule=(1.0, 0.5, 0.25, 0.1, 0.0, 0.0),
     max_grad_norm=0.2,
 )
+ACCOUNTS, MINIBATCH = 256, 512
+
+
+class Tuned(NamedTuple):
+    """What PPO has of its own on a market."""
+
+    gamma: float = 0.9
+    lam: float = 0.8
+    learning_rate: float = 1e-3
+    rollout_bars: int = 32
+
+    @property
+    def num_minibatches(self) -> int:
+        """Of a rollout."""
+        return ACCOUNTS * self.rollout_bars // MINIBATCH
+
+
+LONG = MappingProxyType({"sine": Tuned(0.97, 0.95, 3e-3, 16), "regime": Tuned(0.95, 0.9, 2e-3)})
+"""Markets whose gains take many bars."""
 SEEDS = MappingProxyType({"ar1": 20, "factors": 5})
 EARLY_BAR, KEPT_BAR = 90.0, 95.0
 
@@ -74,17 +92,16 @@ def ppo_learner(
         lookback=LOOKBACK,
         shared_torso=False,
     )
-    gamma, lam, learning_rate = TUNED.get(name, (0.9, 0.8, 1e-3))
-    num_accounts, rollout_bars = 256, 32
+    tuned = LONG.get(name, Tuned())
     learner = make_ppo(
         ENV,
         policy,
-        num_accounts=num_accounts,
-        rollout_bars=rollout_bars,
+        num_accounts=ACCOUNTS,
+        rollout_bars=tuned.rollout_bars,
         sharing=sharing,
-        num_updates=steps // (num_accounts * rollout_bars),
-        hyper=Hyper(learning_rate=learning_rate, gamma=gamma, lam=lam),
-        options=Options(num_minibatches=16, shuffle=shuffle),
+        num_updates=steps // (ACCOUNTS * tuned.rollout_bars),
+        hyper=Hyper(learning_rate=tuned.learning_rate, gamma=tuned.gamma, lam=tuned.lam),
+        options=Options(num_minibatches=tuned.num_minibatches, shuffle=shuffle),
     )
     return policy, learner
 
@@ -98,7 +115,7 @@ def apg_learner(name: str, num_features: int, steps: int) -> tuple[Policy, Learn
         lookback=LOOKBACK,
         shared_torso=False,
     )
-    num_accounts, rollout_bars = 128, 32
+    num_accounts, rollout_bars = 64, 16
     learner = make_apg(
         EXPOSURES,
         policy,
@@ -106,7 +123,7 @@ def apg_learner(name: str, num_features: int, steps: int) -> tuple[Policy, Learn
         rollout_bars=rollout_bars,
         sharing=1,
         num_updates=steps // (num_accounts * rollout_bars),
-        hyper=GROWTH.replace(gamma=0.97 if name in TUNED else 0.95),
+        hyper=GROWTH.replace(gamma=0.97 if name in LONG else 0.95),
     )
     return policy, learner
 

@@ -57,9 +57,9 @@ def _slices(name: str, folder: Path) -> tuple[str, str, Callable[[Any], float]]:
 
 
 def _settings(name: str) -> dict[str, Any]:
-    gamma, lam, learning_rate = learn.TUNED.get(name, (0.9, 0.8, 1e-3))
-    sizes = {"accounts": 256, "rollout_bars": 32, "num_minibatches": 16}
-    return sizes | {"gamma": gamma, "lam": lam, "learning_rate": learning_rate}
+    tuned = learn.LONG.get(name, learn.Tuned())
+    sizes = {"accounts": learn.ACCOUNTS, "num_minibatches": tuned.num_minibatches}
+    return sizes | tuned._asdict()
 
 
 def _ours(name: str, steps: int, seeds: range) -> list[float]:
