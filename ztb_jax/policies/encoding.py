@@ -54,9 +54,9 @@ def choose_encoding(
 ) -> Encoding:
     """The cheapest way to encode `bars` consecutive bars of each of `num_groups` groups.
 
-    The slice costs its T rows, or those of a grid's cells, each with its L - 1 before; stretches cost G (bars + L - 1), since a
-    memory warms up in each; windows cost what the encoder needs for one, times the bars that are asked for.
-    They win only for few samples of many bars.
+    The slice costs its T rows, or those of a grid's cells, each with L - 1 before it; stretches cost
+    G (bars + L - 1), since a memory warms up in each; windows cost what the encoder needs for one, times the
+    bars that are asked for. They win only for few samples of many bars.
 
     Args:
       policy: whose `window_cost` says what one window costs in rows of a stretch.

@@ -1,6 +1,5 @@
 """PPO as a `Learner`: one update is a rollout and its epochs of gradient steps."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -202,9 +201,7 @@ def minibatching_of(
 
 def _update_spec(ppo: _Parts, *, num_bars: int) -> UpdateSpec:
     hyper, options, policy = ppo.hyper, ppo.options, ppo.policy
-    cut = minibatching_of(
-        policy, options, shape=ppo.shape, rollout_bars=ppo.rollout_bars, num_bars=num_bars
-    )
+    cut = minibatching_of(policy, options, shape=ppo.shape, rollout_bars=ppo.rollout_bars, num_bars=num_bars)
     steps = ppo.shape[0] * ppo.shape[1] * ppo.rollout_bars
     whole = cut.size if policy.memory is not None else steps // cut.total
     if whole % options.accumulate:

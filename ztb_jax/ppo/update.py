@@ -197,7 +197,7 @@ def _rows(policy: Policy, spec: UpdateSpec, params: Any, *, minibatch: Any, data
 
 
 def _no_gradient(rows: jax.Array) -> jax.Array:
-    """Zeros like `rows`, in float32: hundreds of steps add up in a row, where bfloat16 would stop counting."""
+    """Zeros like `rows`, in float32: hundreds of steps add up in a row, and bfloat16 would stop counting."""
     return jnp.zeros(rows.shape, jnp.float32)
 
 
