@@ -44,7 +44,7 @@ def trained(data: MarketData, width: int, precision: str, peak: Row) -> list[Row
     rows = []
     for accounts in ACCOUNTS:
         flags = {"policy.width": width, "policy.precision": precision, "ppo.num_accounts": accounts}
-        train = trainer(data, flags, steps=16 * 64 * accounts)
+        train = trainer(data, flags, steps=8 * 64 * accounts)
         train()
         done = [train() for _ in range(REPEATS)]
         flops = flops_done(resolve(environ={}, flags=flags), data.features.shape[0])
