@@ -1,8 +1,8 @@
 """Trained steps a second on an accelerator: networks, precisions, numbers of accounts, beside the roofline.
 
-The main job's learner with 64, 256 and 512 units, each in float32 and in bfloat16, at 4,096 to 65,536
-accounts; and the product of two matrices in both precisions, the peak that a network could reach. Refused
-on a CPU, for which `train` has the rows.
+The main job's learner with two layers of 64 and 256 units and three of 512, in float32 and in bfloat16, at
+4,096 to 65,536 accounts; and the product of two matrices in both precisions, the peak that a network could
+reach. Refused on a CPU, for which `train` has the rows.
 """
 
 from dataclasses import replace
@@ -19,7 +19,8 @@ from envs.single import make_single
 from ztb_jax.config import Config, resolve
 from ztb_jax.data.market import MarketData
 
-BARS = MappingProxyType({64: 60.0, 256: 25.0, 512: None})  # M steps/s, of the fastest row of a width
+# Width and depth, and the M steps/s that the fastest row of them must reach.
+BARS = MappingProxyType({(64, 2): 60.0, (256, 2): 25.0, (512, 3): None})
 PRECISIONS = ("float32", "bfloat16")
 ACCOUNTS = (4_096, 16_384, 65_536)
 PLAYED, SIZE, REPEATS = 262_144, 8_192, 5
@@ -39,17 +40,22 @@ def peaks() -> dict[str, Row]:
     }
 
 
-def trained(data: MarketData, width: int, precision: str, peak: Row) -> list[Row]:
+def trained(data: MarketData, net: tuple[int, int], precision: str, peak: Row) -> list[Row]:
     """A row for each number of accounts."""
     rows = []
     for accounts in ACCOUNTS:
-        flags = {"policy.width": width, "policy.precision": precision, "ppo.num_accounts": accounts}
+        flags = {
+            "policy.width": net[0],
+            "policy.depth": net[1],
+            "policy.precision": precision,
+            "ppo.num_accounts": accounts,
+        }
         train = trainer(data, flags, steps=8 * 64 * accounts)
         train()
         done = [train() for _ in range(REPEATS)]
         flops = flops_done(resolve(environ={}, flags=flags), data.features.shape[0])
         row = rate_row(
-            f"PPO, {width}×{width} {precision}, {accounts:,} × 64",
+            f"PPO, {'×'.join([str(net[0])] * net[1])} {precision}, {accounts:,} × 64",
             1e-6,
             [one["seconds"] / one["steps"] for one in done],
             unit="M steps/s",
@@ -78,8 +84,8 @@ def run(json_file: Path | None) -> int:
     data = prepared(Config()).slices["train"]
     peak = peaks()
     rows = [*peak.values(), environment()]
-    for width, bar in BARS.items():
-        of_width = [row for name in PRECISIONS for row in trained(data, width, name, peak[name])]
-        best = max(of_width, key=lambda row: row.value)
-        rows += [replace(row, bar=bar) if row is best else row for row in of_width]
+    for net, bar in BARS.items():
+        of_net = [row for name in PRECISIONS for row in trained(data, net, name, peak[name])]
+        best = max(of_net, key=lambda row: row.value)
+        rows += [replace(row, bar=bar) if row is best else row for row in of_net]
     return finish("Accelerator", rows, json_file=json_file)

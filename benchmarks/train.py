@@ -44,13 +44,13 @@ SMALL = MappingProxyType(
 )
 
 
-def flops_of_a_trained_step(inputs: int, width: int, outputs: int, epochs: int) -> float:
+def flops_of_a_trained_step(inputs: int, width: int, outputs: int, epochs: int, depth: int = 2) -> float:
     """Floating-point operations of one step as every dense-observation PPO does them.
 
     One forward pass in the rollout; in each epoch a forward pass and a backward pass without the gradient of
     the input: 2 (forward) and 4 (backward; 2 for the first layer) operations a weight.
     """
-    first, rest = inputs * width, width * width + width * outputs
+    first, rest = inputs * width, (depth - 1) * width * width + width * outputs
     forward = 2.0 * (first + rest)
     backward = 2.0 * first + 4.0 * rest
     return forward + epochs * (forward + backward)
@@ -62,7 +62,7 @@ def flops_done(config: Config, num_bars: int) -> float:
     batch = ppo.num_accounts * ppo.rollout_bars
     market = 2.0 * 8 * config.features.lookback * width * num_bars
     encoding = market * (1 + 2 * ppo.epochs * ppo.num_minibatches) / batch
-    return encoding + flops_of_a_trained_step(2, width, 4, ppo.epochs)
+    return encoding + flops_of_a_trained_step(2, width, 4, ppo.epochs, config.policy.depth)
 
 
 def prepared(config: Config) -> build.Prepared:

@@ -173,6 +173,7 @@ def make_network(config: Config, *, num_features: int) -> Policy:
         distribution=distribution_for(env.actions, wanted.head),
         lookback=config.features.lookback,
         width=wanted.width,
+        depth=wanted.depth,
         shared_torso=wanted.shared_torso,
         encoder=wanted.encoder,
         grid=config.ppo.rollout_bars,

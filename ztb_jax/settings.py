@@ -158,7 +158,9 @@ class PolicyConfig:
     __pydantic_config__ = STRICT
 
     width: Annotated[int, Field(gt=0, le=2**14)] = 64
-    """Units in each of the two layers, and of the encoder's memory."""
+    """Units in each layer, and of the encoder's memory."""
+    depth: Annotated[int, Field(gt=0, le=64)] = 2
+    """Layers between the bars and the outputs."""
     encoder: Literal["window", "recurrence", "gru", "attention"] = "window"
     """How the last bars become a context: the first layer of an MLP, or a memory that reads them in order."""
     shared_torso: bool = True

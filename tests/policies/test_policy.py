@@ -12,17 +12,16 @@ from ztb_jax.policies.policy import make_policy
 T, F, L, K, A = 40, 3, 5, 2, 3
 
 
-def network(shared):
-    return make_policy(
-        num_features=F, account_size=K, num_actions=A, lookback=L, width=16, shared_torso=shared
-    )
+def network(shared, depth=2):
+    sizes = {"num_features": F, "account_size": K, "num_actions": A, "lookback": L, "width": 16}
+    return make_policy(**sizes, depth=depth, shared_torso=shared)
 
 
 def as_float64(tree):
     return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
 
 
-def numpy_forward(params, window, account, shared):
+def numpy_forward(params, window, account, shared, depth):
     """The same network as one dense MLP over [window, account], float64."""
     encoder, head = as_float64(params["encoder"]["params"]["window"]), as_float64(params["head"]["params"])
     kernel = np.concatenate([encoder["kernel"], head["account"]["kernel"]])
@@ -31,18 +30,24 @@ def numpy_forward(params, window, account, shared):
     def layer(x, name):
         return x @ head[name]["kernel"] + head[name]["bias"]
 
+    def hidden(x, name):
+        for named in (name, f"{name}_3", f"{name}_4")[: depth - 1]:
+            x = np.tanh(layer(x, named))
+        return x
+
     if shared:
-        outputs = layer(np.tanh(layer(first, "torso")), "outputs")
+        outputs = layer(hidden(first, "torso"), "outputs")
         logits, value = outputs[:A], outputs[A]
     else:
-        logits = layer(np.tanh(layer(first[:16], "actor")), "logits")
-        value = layer(np.tanh(layer(first[16:], "critic")), "value")[0]
+        logits = layer(hidden(first[:16], "actor"), "logits")
+        value = layer(hidden(first[16:], "critic"), "value")[0]
     return logits - np.log(np.exp(logits).sum()), value
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_equals_a_dense_network_on_the_materialised_observation(shared):
-    policy = network(shared)
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_equals_a_dense_network_on_the_materialised_observation(shared, depth):
+    policy = network(shared, depth)
     params = jax.tree.map(
         lambda x: x + 0.1 * jax.random.normal(jax.random.key(9), x.shape), policy.init(jax.random.key(0))
     )
@@ -52,7 +57,9 @@ def test_equals_a_dense_network_on_the_materialised_observation(shared):
     for bar in (L - 1, 17, T - 1):
         log_probs, value = policy.apply(params, contexts[bar], account)
         observation = np.asarray(dense(features, jnp.int32(bar), account, lookback=L), np.float64)
-        expected, expected_value = numpy_forward(params, observation[: L * F], observation[L * F :], shared)
+        expected, expected_value = numpy_forward(
+            params, observation[: L * F], observation[L * F :], shared, depth
+        )
         np.testing.assert_allclose(log_probs, expected, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(value, expected_value, rtol=1e-5, atol=1e-5)
 

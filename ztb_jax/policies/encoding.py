@@ -145,5 +145,37 @@ def encode_bars(
     return Contexts(rows, _of(at, samples) if every else at)
 
 
+def gathered_back(total: jax.Array, grads: jax.Array, at: jax.Array) -> jax.Array:
+    """`total` [R, D] float32 and the gradient of gathering rows: `grads` [..., D] added to rows `at` [...].
+
+    In float32 whatever `grads` are: hundreds of steps add up in a row, and bfloat16 would stop counting. GPUs
+    add in whatever order their threads come, so there the sum is one of whole numbers, which has no order.
+    """
+    return jax.lax.platform_dependent(total, grads, at, cuda=whole_sums, rocm=whole_sums, default=plain_sums)
+
+
+def plain_sums(total: jax.Array, grads: jax.Array, at: jax.Array) -> jax.Array:
+    """`gathered_back`, added up in the order that the platform takes."""
+    return total.at[at].add(grads.astype(jnp.float32))
+
+
+def whole_sums(total: jax.Array, grads: jax.Array, at: jax.Array) -> jax.Array:
+    """`gathered_back` in whole multiples of a step so small that no sum can leave 31 bits.
+
+    A number is rounded to some 2^-30 of the largest one times the most numbers that meet in a row; where one
+    is not finite, no sum is.
+    """
+    count = jnp.zeros(total.shape[:1], jnp.int32).at[at].add(1)
+    most, largest = count.max().astype(jnp.float32), jnp.abs(grads).max().astype(jnp.float32)
+    # A power of two, so that numbers are rounded once: most * largest is below 2 to the exponent.
+    _, exponent = jnp.frexp(jnp.where(largest > 0.0, most * largest, 1.0))
+    scale = jnp.where(
+        jnp.isfinite(largest), jnp.ldexp(jnp.float32(1.0), 30 - jnp.maximum(exponent, -90)), jnp.nan
+    )
+    steps = jnp.round(grads.astype(jnp.float32) * scale).astype(jnp.int32)
+    sums = jnp.zeros(total.shape, jnp.int32).at[at].add(steps)
+    return total + sums.astype(jnp.float32) / scale
+
+
 def _of(at: jax.Array, samples: jax.Array | None) -> jax.Array:
     return at if samples is None else at.reshape(-1)[samples]

@@ -13,7 +13,7 @@ FEW = 4
 
 
 class ActorCritic(nn.Module):
-    """Two tanh layers of `width`, the first completing the encoder's linear part, for actor and critic.
+    """Tanh layers of `width`, the first completing the encoder's linear part, for actor and critic.
 
     With a shared torso context is [..., width] and one network serves both; with separate ones it is
     [..., 2 * width], the actor's half first.
@@ -22,11 +22,13 @@ class ActorCritic(nn.Module):
       width: units of a layer.
       num_outputs: P, what the distribution reads.
       shared: whether actor and critic share the torso.
+      depth: layers, the encoder's linear part being of the first.
     """
 
     width: int
     num_outputs: int
     shared: bool
+    depth: int = 2
 
     @nn.compact
     def __call__(self, context: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -49,8 +51,10 @@ class ActorCritic(nn.Module):
         return outputs(self._hidden(actor, "actor")), value(self._hidden(critic, "critic"))[..., 0]
 
     def _hidden(self, x: jax.Array, name: str) -> jax.Array:
-        dense = nn.Dense(self.width, kernel_init=orthogonal(ROOT_TWO), name=name)
-        return jnp.tanh(dense(x))
+        for layer in range(2, self.depth + 1):
+            named = name if layer == 2 else f"{name}_{layer}"
+            x = jnp.tanh(nn.Dense(self.width, kernel_init=orthogonal(ROOT_TWO), name=named)(x))
+        return x
 
     def _outputs(self, x: jax.Array, name: str) -> tuple[jax.Array, jax.Array]:
         # Small for the actor, so that a new policy is unbiased; unit for the value.

@@ -129,12 +129,13 @@ def make_policy(
     distribution: Distribution | None = None,
     lookback: int = 32,
     width: int = 64,
+    depth: int = 2,
     shared_torso: bool = True,
     encoder: str = "window",
     grid: int = 64,
     memory: int = 0,
 ) -> Policy:
-    """Two tanh layers over a context of the last `lookback` bars and the account, the first one split in two.
+    """Tanh layers over a context of the last `lookback` bars and the account, the first one split in two.
 
     Args:
       num_features: F.
@@ -143,6 +144,7 @@ def make_policy(
       distribution: any other head, of `ztb_jax.policies.distributions`.
       lookback: bars in the window.
       width: units of each layer.
+      depth: layers.
       shared_torso: one network for actor and critic, or one each.
       encoder: one of `ENCODERS`: "window", which makes the whole an MLP over the last bars, or a memory,
         "recurrence", "gru" or "attention", of `width`.
@@ -153,7 +155,7 @@ def make_policy(
       ValueError: a size below 1, an encoder of another name, a width that attention cannot divide, or not
         exactly one of num_actions and distribution; all findings at once.
     """
-    sizes = {"num_features": num_features, "lookback": lookback, "width": width, "grid": grid}
+    sizes = {"num_features": num_features, "lookback": lookback, "width": width, "depth": depth, "grid": grid}
     _check(sizes, encoder=encoder, memory=memory, heads=(num_actions, distribution))
     if distribution is None:
         assert num_actions is not None
@@ -162,7 +164,7 @@ def make_policy(
     reader, window_cost = make_encoder(
         encoder, context_size=context_size, width=width, lookback=lookback, grid=grid
     )
-    head = ActorCritic(width=width, num_outputs=distribution.size, shared=shared_torso)
+    head = ActorCritic(width=width, num_outputs=distribution.size, shared=shared_torso, depth=depth)
     cell = nn.GRUCell(memory)
 
     def init(key):

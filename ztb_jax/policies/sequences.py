@@ -176,13 +176,23 @@ def banded_attention(
         return jnp.concatenate([jnp.pad(leaf[:-1], ((1, 0), (0, 0), (0, 0), (0, 0))), leaf], axis=1)
 
     near, asked = with_previous(blocked(keys)), blocked(queries)
-    back = length + jnp.arange(length)[:, None] - jnp.arange(2 * length)[None, :]
-    seen = (back >= 0) & (back < length)
-    bias = jnp.where(seen[None], distance[:, jnp.clip(back, 0, length - 1)], FAR)
-    scores = jnp.einsum("nqhd,nkhd->nhqk", asked, near) / (size // heads) ** 0.5 + bias[None]
+    scores = jnp.einsum("nqhd,nkhd->nhqk", asked, near) / (size // heads) ** 0.5 + _band(distance)[None]
     first = (jnp.arange(num_blocks) == 0)[:, None, None, None] & (jnp.arange(2 * length) < length)[
         None, None, None
     ]
     weights = nn.softmax(jnp.where(first, FAR, scores))
     looked = jnp.einsum("nhqk,nkhd->nqhd", weights, with_previous(blocked(values)))
     return looked.reshape(-1, size)[:num_bars]
+
+
+def _band(distance: jax.Array) -> jax.Array:
+    """[H, L, 2 L] of query q and key k, L + q - k bars back: `distance` [H, L] of that, `FAR` where unseen.
+
+    The same row for every query, a column further each. Without a gather, whose gradient GPUs add up in any
+    order.
+    """
+    heads, length = distance.shape
+    row = jnp.pad(distance[:, ::-1], ((0, 0), (length, length)), constant_values=FAR)
+    rows = jnp.broadcast_to(row[:, None], (heads, length, 3 * length)).reshape(heads, -1)
+    skewed = rows[:, : length * (3 * length - 1)].reshape(heads, length, 3 * length - 1)
+    return skewed[:, :, length - 1 :]

@@ -13,7 +13,7 @@ import optax
 
 from ztb_jax.data.market import MarketData
 from ztb_jax.optimizers import Trained, clipped, optimizer_of
-from ztb_jax.policies.encoding import Contexts, encode_bars
+from ztb_jax.policies.encoding import Contexts, encode_bars, gathered_back
 from ztb_jax.policies.policy import Policy, recalled
 from ztb_jax.ppo.gae import gae
 from ztb_jax.ppo.hyper import Hyper
@@ -179,7 +179,7 @@ def make_gradient(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
 
         if spec.accumulate == 1:
             (grads, of_contexts), told = of((at, samples))
-            of_rows = _no_gradient(rows).at[at].add(of_contexts.astype(jnp.float32))
+            of_rows = gathered_back(jnp.zeros(rows.shape, jnp.float32), of_contexts, at)
         else:
             grads, of_rows, told = _accumulated(of, rows, at, samples, spec)
         of_encoder = back(of_rows.astype(rows.dtype))[0]
@@ -194,11 +194,6 @@ def _rows(policy: Policy, spec: UpdateSpec, params: Any, *, minibatch: Any, data
     start, place, samples = minibatch
     rows, at = encode_bars(policy, params, data.features, start, bars=spec.rollout_bars, samples=place)
     return Contexts(rows, jnp.broadcast_to(at[:, :, None], samples.log_prob.shape) if place is None else at)
-
-
-def _no_gradient(rows: jax.Array) -> jax.Array:
-    """Zeros like `rows`, in float32: hundreds of steps add up in a row, and bfloat16 would stop counting."""
-    return jnp.zeros(rows.shape, jnp.float32)
 
 
 def _flat(context: jax.Array, account: jax.Array, samples: Samples) -> tuple[jax.Array, jax.Array, Samples]:
@@ -240,12 +235,12 @@ def _accumulated(
     def add(total, part):
         (grads, of_contexts), told = of(part)
         added = jax.tree.map(lambda a, b: a + b / count, total[:2], (grads, told))
-        return (*added, total[2].at[part[0]].add(of_contexts.astype(jnp.float32) / count)), None
+        return (*added, gathered_back(total[2], of_contexts / count, part[0])), None
 
     parts = jax.tree.map(split, (at, samples))
     (grads, _), told = jax.eval_shape(of, jax.tree.map(lambda leaf: leaf[0], parts))
     nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), (grads, told))
-    nothing = (*nothing, _no_gradient(rows))
+    nothing = (*nothing, jnp.zeros(rows.shape, jnp.float32))
     if spec.axis_name is not None:
         nothing = jax.lax.pcast(nothing, spec.axis_name, to="varying")
     (grads, told, of_rows), _ = jax.lax.scan(add, nothing, parts)
