@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export
 
-from ztb_jax.policies.encoding import gathered_back, plain_sums, whole_sums
+from ztb_jax.policies.encoding import gathered_back, looked_up, plain_sums, whole_sums
 
 ROWS, SIZE = 11, 3
 NOTHING = jnp.zeros((ROWS, SIZE), jnp.float32)
@@ -73,6 +73,18 @@ def test_members_of_a_population_have_sums_of_their_own():
     together = jax.vmap(whole_sums, in_axes=(None, 0, 0))(NOTHING, grads, at)
     for one, alone in zip(together, many, strict=True):
         np.testing.assert_array_equal(one, compiled(NOTHING, *alone))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_look_up_has_the_gradient_of_an_index(dtype):
+    rows = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, SIZE)), dtype)
+    weights, at = drawn(0, dtype=dtype)
+    found, back = jax.vjp(lambda rows: looked_up(rows, at), rows)
+    np.testing.assert_array_equal(found, rows[at])
+    (grads,) = back(weights)
+    assert grads.dtype == dtype
+    rounding = 1e-5 if dtype == jnp.float32 else 4e-3
+    np.testing.assert_allclose(np.asarray(grads, np.float64), by_numpy(weights, at), rtol=rounding, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from flax import struct
 from envs.types import Env
 from ztb_jax.data.market import MarketData
 from ztb_jax.optimizers import Number
-from ztb_jax.policies.encoding import encode_bars
+from ztb_jax.policies.encoding import encode_bars, looked_up
 from ztb_jax.policies.play import Play, recorded, telemetry
 from ztb_jax.policies.policy import Policy, recalled
 
@@ -109,7 +109,7 @@ def objective(
     family = policy.distribution
     first = env.observe(play.env_state)
     rows, at = encode_bars(policy, params, data.features, first.bar, bars=chance.steps.shape[0] + 1)
-    contexts = rows[at]
+    contexts = looked_up(rows, at)
 
     def step(carry, now):
         play, _ = carry

@@ -145,6 +145,25 @@ def encode_bars(
     return Contexts(rows, _of(at, samples) if every else at)
 
 
+@jax.custom_vjp
+def looked_up(rows: jax.Array, at: jax.Array) -> jax.Array:
+    """[..., D] `rows` [R, D] at `at` [...] int32, whose gradient is `gathered_back`."""
+    return rows[at]
+
+
+def _look_up(rows, at):
+    return rows[at], (rows, at)
+
+
+def _look_back(kept, grads):
+    rows, at = kept
+    total = gathered_back(jnp.zeros(rows.shape, jnp.float32), grads, at)
+    return total.astype(rows.dtype), None
+
+
+looked_up.defvjp(_look_up, _look_back)
+
+
 def gathered_back(total: jax.Array, grads: jax.Array, at: jax.Array) -> jax.Array:
     """`total` [R, D] float32 and the gradient of gathering rows: `grads` [..., D] added to rows `at` [...].
 
