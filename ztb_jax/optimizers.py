@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 Number = float | jax.Array
 Numbers = TypeVar("Numbers")
@@ -96,7 +97,11 @@ def _matrices(params: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
 
-def clipped(grads: Any, norm: jax.Array, largest: Number) -> Any:
-    """`grads` scaled down to a global norm of `largest` where `norm` is above it."""
-    scale = jnp.minimum(1.0, largest / jnp.maximum(norm, 1e-12))
-    return jax.tree.map(lambda grad: grad * scale, grads)
+def clipped(grads: Any, largest: Number) -> tuple[Any, jax.Array]:
+    """`grads` scaled down to a global norm of at most `largest`, and the norm [] that they had.
+
+    As one vector, like the moments in `optimizer_of`: a kernel instead of one for every leaf.
+    """
+    flat, restore = ravel_pytree(grads)
+    norm = optax.tree.norm(flat)
+    return restore(flat * jnp.minimum(1.0, largest / jnp.maximum(norm, 1e-12))), norm

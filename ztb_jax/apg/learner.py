@@ -177,10 +177,10 @@ def _step(apg: _Parts, state: APGState, data: MarketData) -> tuple[APGState, Met
     )
     of = partial(objective, policy=apg.policy, env=apg.env, data=data, hyper=numbers)
     grads, (parts, played) = jax.grad(of, has_aux=True)(state.params, chance, state.play)
-    norm = optax.tree.norm(grads)
+    grads, norm = clipped(grads, numbers.max_grad_norm)
     finite = jnp.isfinite(norm) & jnp.isfinite(parts["loss"])
     changes, moments = optimizer_of(apg.optimizer, numbers).update(
-        clipped(grads, norm, numbers.max_grad_norm), state.trained.optimizer, state.params
+        grads, state.trained.optimizer, state.params
     )
     proposed = Trained(optax.apply_updates(state.params, changes), moments)
     trained = jax.tree.map(lambda new, old: jnp.where(finite, new, old), proposed, state.trained)

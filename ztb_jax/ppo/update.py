@@ -100,16 +100,14 @@ def make_update(policy: Policy, spec: UpdateSpec) -> Callable[..., Any]:
     def descend(carry, minibatch, data, hyper):
         trained, stopped = carry
         grads, parts = gradient(trained.params, minibatch, data, hyper)
-        norm = optax.tree.norm(grads)
+        grads, norm = clipped(grads, hyper.max_grad_norm)
         parts |= {"grad_norm": norm}
         finite = jnp.isfinite(norm) & jnp.isfinite(parts["loss"])
         if spec.stop:
             stopped = stopped | (parts["kl"] > 1.5 * hyper.target_kl)
         taken = finite & ~stopped
         optimizer = optimizer_of(spec.optimizer, hyper)
-        changes, moments = optimizer.update(
-            clipped(grads, norm, hyper.max_grad_norm), trained.optimizer, trained.params
-        )
+        changes, moments = optimizer.update(grads, trained.optimizer, trained.params)
         proposed = Trained(optax.apply_updates(trained.params, changes), moments)
         trained = jax.tree.map(lambda new, old: jnp.where(taken, new, old), proposed, trained)
         # Packed, for twelve arrays of a number each would be twelve kernels.
