@@ -7,7 +7,7 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -64,10 +64,21 @@ def compiled(learner: Learner, data: Any, *, num_updates: int, described: str | 
     """
     path = None if described is None else _place(described, data, num_updates)
     kept = None if path is None else _read(path)
-    traced = kept or trace(learner, data, num_updates=num_updates)
+    with ThreadPoolExecutor(1) as aside:
+        # The first program is compiled on another core while the second is traced.
+        begun: list[Future] = []
+
+        def begin(init: export.Exported) -> None:
+            lowered = jax.jit(init.call).lower(jax.random.key(0), jax.tree.leaves(data))
+            begun.append(aside.submit(lowered.compile))
+
+        traced = trace(learner, data, num_updates=num_updates, begin=begin) if kept is None else kept
+        if kept is not None:
+            begin(kept.init)
+        programs = _loaded(traced, begun[0], data)
     if path is not None and kept is None:
         _write(path, traced)
-    return _loaded(traced, data)
+    return programs
 
 
 def compiled_on_mesh(learner: Learner, shapes: Any, data: Any, *, num_updates: int) -> Programs:
@@ -80,17 +91,26 @@ def compiled_on_mesh(learner: Learner, shapes: Any, data: Any, *, num_updates: i
       num_updates: steps in a window.
     """
     first = jax.jit(learner.init).lower(jax.random.key(0), data)
-    init, window = _side_by_side(first, lower_window(learner, shapes, data, num_updates))
+    second = lower_window(learner, shapes, data, num_updates)
+    with ThreadPoolExecutor(2) as pool:
+        init, window = pool.map(lambda program: program.compile(), (first, second))
     return Programs(init, window, planned_bytes(window))
 
 
-def trace(learner: Learner, data: Any, *, num_updates: int) -> Traced:
+def trace(
+    learner: Learner,
+    data: Any,
+    *,
+    num_updates: int,
+    begin: Callable[[export.Exported], None] = lambda init: None,
+) -> Traced:
     """Both programs of `learner`, where `data` are.
 
     Args:
       learner: what is run.
       data: the market.
       num_updates: steps in a window.
+      begin: called with the first program before the second is traced.
     """
     leaves, structure = jax.tree.flatten(data)
     states = []
@@ -107,17 +127,16 @@ def trace(learner: Learner, data: Any, *, num_updates: int) -> Traced:
 
     platforms = [export_platform(_device(data))]
     first = export.export(jax.jit(init), platforms=platforms)(jax.random.key(0), leaves)
+    begin(first)
     shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in first.out_avals]
     loop = export.export(jax.jit(window, donate_argnums=0), platforms=platforms)(shapes, leaves)
     return Traced(states[0].unflatten(shapes), first, loop)
 
 
-def _loaded(traced: Traced, data: Any) -> Programs:
+def _loaded(traced: Traced, begun: Future, data: Any) -> Programs:
     leaves, (shapes, structure) = jax.tree.leaves(data), jax.tree.flatten(traced.shapes)
-    first, loop = _side_by_side(
-        jax.jit(traced.init.call).lower(jax.random.key(0), leaves),
-        jax.jit(traced.window.call, donate_argnums=0).lower(shapes, leaves),
-    )
+    loop = jax.jit(traced.window.call, donate_argnums=0).lower(shapes, leaves).compile()
+    first = begun.result()
 
     def init(key, data):
         return structure.unflatten(first(key, jax.tree.leaves(data)))
@@ -127,12 +146,6 @@ def _loaded(traced: Traced, data: Any) -> Programs:
         return structure.unflatten(state), metrics
 
     return Programs(init, window, planned_bytes(loop))
-
-
-def _side_by_side(*lowered: jax.stages.Lowered) -> list[jax.stages.Compiled]:
-    """Compiled at once: on two cores the first hides behind the second."""
-    with ThreadPoolExecutor(len(lowered)) as pool:
-        return list(pool.map(lambda program: program.compile(), lowered))
 
 
 def _device(data: Any) -> Any:
