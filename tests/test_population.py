@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.ppo.cases import jit
 from tests.ppo.test_learner import DATA, learner
 from ztb_jax import gates, population
 from ztb_jax.learner import Learner
@@ -20,16 +21,16 @@ KEY = jax.random.key(7)
 @functools.cache
 def single():
     ppo = learner()
-    return jax.jit(ppo.init), jax.jit(ppo.step)
+    return jit(ppo.init), jit(ppo.step)
 
 
 def trained(many, updates, key=KEY):
-    state = jax.jit(many.init)(key, DATA)
+    state = jit(many.init)(key, DATA)
 
     def window(state):
         return jax.lax.scan(lambda state, _: many.step(state, DATA), state, length=updates)
 
-    return jax.jit(window)(state)
+    return jit(window)(state)
 
 
 def plain(leaf):
@@ -43,7 +44,7 @@ def test_every_member_is_the_single_run_of_its_key_and_numbers():
     vary = {"learning_rate": RATES, "entropy_schedule": schedules}
     many = populate(learner(), 3, vary)
     init, step = single()
-    first, (after, metrics) = jax.jit(many.init)(KEY, DATA), trained(many, 2)
+    first, (after, metrics) = jit(many.init)(KEY, DATA), trained(many, 2)
     assert metrics["reward"].shape == (2, 3)
     assert many.env_steps == 3 * learner().env_steps
     for i in range(3):
@@ -78,8 +79,8 @@ def test_draws_are_within_their_ranges_and_differ():
     chosen = np.asarray(choice([[1.0, 0.0], [1.0, 1.0]])(KEY, size))
     assert {tuple(row) for row in chosen.tolist()} == {(1.0, 0.0), (1.0, 1.0)}
     vary = {"learning_rate": log_uniform(1e-4, 1e-2), "clip": uniform(0.1, 0.3)}
-    one = jax.jit(populate(learner(), 4, vary).init)(KEY, DATA).hyper
-    other = jax.jit(populate(learner(), 4, {"clip": vary["clip"]}).init)(KEY, DATA).hyper
+    one = jit(populate(learner(), 4, vary).init)(KEY, DATA).hyper
+    other = jit(populate(learner(), 4, {"clip": vary["clip"]}).init)(KEY, DATA).hyper
     assert len(set(np.asarray(one.learning_rate).tolist())) == 4
     np.testing.assert_array_equal(one.clip, other.clip)  # one draw does not depend on the others
 
@@ -118,8 +119,8 @@ def test_selection_is_as_replayed_in_numpy():
     size, every, share, factors = 8, 2, 0.25, (0.8, 1.25)
     many = populate(learner(), size, {"learning_rate": log_uniform(1e-4, 3e-2), "gamma": uniform(0.5, 0.99)})
     evolved = evolve(many, every=every, share=share, perturb=factors)
-    step, plain_step = jax.jit(evolved.step), jax.jit(many.step)
-    state = jax.jit(evolved.init)(KEY, DATA)
+    step, plain_step = jit(evolved.step), jit(many.step)
+    state = jit(evolved.init)(KEY, DATA)
     rewards, used = [], set()
     for update in range(1, 7):
         expected, _ = plain_step(state.population, DATA)
