@@ -48,7 +48,7 @@ class Row:
     @property
     def reached(self) -> bool:
         """Whether the bar, if any, was reached."""
-        return self.bar is None or self.value >= self.bar
+        return self.bar is None or bool(self.value >= self.bar)
 
 
 def timed(run: Callable[[], Any]) -> float:
@@ -114,7 +114,7 @@ def finish(title: str, rows: list[Row], *, json_file: Path | None) -> int:
     console.print(table)
     console.print(", ".join(f"{key} {value}" for key, value in facts.items()), highlight=False)
     if json_file is not None:
-        rows_out = [asdict(row) | {"reached": row.reached} for row in rows]
+        rows_out = [asdict(row) | {"value": float(row.value), "reached": row.reached} for row in rows]
         json_file.write_text(
             json.dumps({"title": title, "machine": facts, "rows": rows_out}, indent=2) + "\n"
         )

@@ -297,7 +297,7 @@ def shuffled(learner_name: str, seeds: range) -> list[Row]:
     means = [1e4 * gain.mean() for gain in gains]
     note = f"net {statistics.median(means):+.2f} bp/bar, at most {max(means):+.2f}"
     title = f"{learner_name}, {MARKETS['shuffled'].title}: seeds of {len(seeds)} without a profit"
-    return [Row(title, len(seeds) - int(sum(lucky)), "seeds", bar=len(seeds), note=note)]
+    return [Row(title, len(seeds) - sum(lucky), "seeds", bar=len(seeds), note=note)]
 
 
 def stopped(learner_name: str, seeds: range) -> list[Row]:

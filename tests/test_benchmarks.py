@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from benchmarks.harness import Row, finish, interleave, rate_row
 
 
 @pytest.mark.parametrize(
-    ("value", "bar", "status"), [(2.0, 1.0, 0), (1.0, 1.0, 0), (0.5, 1.0, 1), (0.5, None, 0)]
+    ("value", "bar", "status"),
+    [(2.0, 1.0, 0), (1.0, 1.0, 0), (0.5, 1.0, 1), (0.5, None, 0), (np.float64(2), 1, 0), (np.int64(0), 1, 1)],
 )
 def test_a_missed_bar_is_an_exit_status_and_a_word(tmp_path, capsys, value, bar, status):
     rows = [Row("other", 1.0, "×"), Row("this", value, "×", bar=bar)]
