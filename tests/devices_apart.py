@@ -44,7 +44,8 @@ def numbers(name, trained):
 
 def cases():
     """(name, numbers of devices, axis -> learner, how it is spread)."""
-    from tests.ppo.test_learner import POLICY, learner
+    from tests.ppo.cases import network
+    from tests.ppo.test_learner import POLICY, ROLLOUT, learner
     from ztb_jax import gates, parallel
     from ztb_jax.policies import transforms
     from ztb_jax.population import evolve, log_uniform, populate
@@ -54,6 +55,10 @@ def cases():
         policy = transforms.normalised(policy, num_features=1, account_size=2, axis_name=axis)
         learnt = learner(policy=policy, axis_name=axis, normalise_rewards=True, advantage="batch")
         return gates.gated(learnt, gates.finite("loss"))
+
+    def remembering(axis):
+        # Few enough groups that each encodes its own stretch of bars.
+        return learner(policy=network(encoder="gru", grid=ROLLOUT), axis_name=axis, num_accounts=16)
 
     def members(axis):
         del axis
@@ -65,6 +70,7 @@ def cases():
     return [
         ("plain", (0, 2, 8), lambda axis: learner(axis_name=axis), parallel.sharded),
         ("scaled", (0, 2), scaled, parallel.sharded),
+        ("gru", (0, 2), remembering, parallel.sharded),
         ("segments", (2,), lambda axis: learner(axis_name=axis, shuffle="segments"), parallel.sharded),
         ("members", (1, 2), members, evolving),
     ]

@@ -61,6 +61,10 @@ def test_normalisers_of_rewards_values_and_features_are_of_all_devices(found):
     assert np.abs(found["scaled/0/value_loss"] - found["plain/0/value_loss"]).max() > 1e-3
 
 
+def test_a_memory_of_the_bars_runs_on_every_device(found):
+    compare("gru/2", "gru/0", found=found)
+
+
 def test_groups_are_dealt_on_their_own_device(found):
     np.testing.assert_allclose(found["segments/2/reward"][0], found["plain/0/reward"][0], atol=1e-7)
     assert np.isfinite(found["segments/2/grad_norm"]).all()

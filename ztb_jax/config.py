@@ -130,7 +130,8 @@ def _undivided(ppo: PPOConfig, learner: str, memory: int) -> list[str]:
     if not fitting:
         told = " nor ".join(f"the {whole} {name}" for name, whole in wholes.items())
         divides = "divides neither" if len(wholes) > 1 else "does not divide"
-        return [f"ppo.num_minibatches ({parts}) {divides} {told}: take a power of two"]
+        dividing = [n for n in range(1, parts) if any(whole % n == 0 for whole in wholes.values())]
+        return [f"ppo.num_minibatches ({parts}) {divides} {told}: take {dividing[-1]}"]
     whole = fitting[0] // parts if memory else steps // parts
     if whole % ppo.accumulate:
         return [f"ppo.accumulate ({ppo.accumulate}) does not divide a minibatch of {whole}: take a divisor"]

@@ -29,9 +29,9 @@ def sharded(learner: Learner, mesh: Mesh) -> Learner:
     """`learner` with its accounts spread over the devices of `mesh`.
 
     All devices together play and learn what one device would, up to the rounding of sums: the state begins as
-    on one device, and randomness is drawn for all accounts. Minibatches are the same, too, when they are
-    "accounts" of every group, which is the default; the other shuffles deal each device's own groups, so
-    that nothing travels but gradients, moments and metrics.
+    on one device, and randomness is drawn for all accounts. Minibatches are the same, too, when both ask
+    for `shuffle="accounts"`; the other shuffles deal each device's own groups, so that nothing travels but
+    gradients, moments and metrics.
 
     Args:
       learner: PPO with `Options(axis_name=parallel.AXIS)`, behind a gate or not. Its sizes are of all devices

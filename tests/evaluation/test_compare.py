@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs import actions
 from envs.single import make_single
 from tests.envs.reference import Rules, play
 from tests.test_build import FRAME, prepared
@@ -60,6 +61,15 @@ def test_baselines_are_what_they_say():
     assert compare.log_growth(traces["random"]) == growths[50]
     best = compare.log_growth(traces["hindsight"])
     assert best > max(compare.log_growth(traces[name]) for name in ("buy_and_hold", "flat", "random"))
+
+
+def test_baselines_of_a_range_are_those_of_its_ends_and_flat():
+    data = prepared().slices["test"]
+    ranged = make_single(actions=actions.continuous(low=-1.0, high=1.0), episode_bars=64)
+    ours, theirs = (compare.play_baselines(data, env, seed=0) for env in (ranged, ENV))
+    assert set(ours) == {"buy_and_hold", "flat", "random", "hindsight"}
+    for name, trace in ours.items():
+        np.testing.assert_allclose(trace.gain, theirs[name].gain, atol=1e-7)
 
 
 def test_accounts_equal_the_float64_reference_in_every_series():

@@ -61,7 +61,7 @@ def test_next_to_nothing_adds_nothing(least):
     np.testing.assert_array_equal(compiled(NOTHING + 1, grads, at), NOTHING + 1)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 def test_what_is_not_finite_stays_so(value):
     grads, at = drawn(1)
     assert not np.isfinite(compiled(NOTHING, grads.at[3, 2, 1].set(value), at)).any()

@@ -114,11 +114,12 @@ def play_baselines(data: MarketData, env: Env, *, seed: int) -> dict[str, Trace]
 
     Args:
       data: the slice.
-      env: whose levels and rules to play by; baselines trade at the market and unprotected.
+      env: whose levels (of a range its ends and 0) and rules to play by; baselines trade at the market and
+        unprotected.
       seed: of the random accounts.
     """
     gap, body = bars_of(data)
-    backtest, levels = make_path_backtest(env), env.levels
+    backtest, levels = make_path_backtest(env), _levels_of(env)
     costs = data.env_params.costs
     one_way = float(costs.fee_rate + costs.half_spread + costs.slippage)
 
@@ -140,6 +141,12 @@ def play_baselines(data: MarketData, env: Env, *, seed: int) -> dict[str, Trace]
     if np.log1p(best.gain.astype(np.float64)).sum() < LARGEST_LOG_GROWTH:
         traces["hindsight"] = best
     return traces
+
+
+def _levels_of(env: Env) -> tuple[float, ...]:
+    """The levels that an account may take; of a range its ends and, where it holds it, being flat."""
+    low, high = env.actions.low, env.actions.high
+    return env.levels or tuple(sorted({low, high, *([0.0] if low < 0.0 < high else [])}))
 
 
 def log_growth(trace: Any) -> float:

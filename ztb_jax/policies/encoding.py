@@ -181,13 +181,13 @@ def plain_sums(total: jax.Array, grads: jax.Array, at: jax.Array) -> jax.Array:
 def whole_sums(total: jax.Array, grads: jax.Array, at: jax.Array) -> jax.Array:
     """`gathered_back` in whole multiples of a step so small that no sum can leave 31 bits.
 
-    A number is rounded to some 2^-30 of the largest one times the most numbers that meet in a row; where one
+    A number is rounded to some 2^-30 of the largest one times the most numbers that meet in a row; where that
     is not finite, no sum is.
     """
     count = jnp.zeros(total.shape[:1], jnp.int32).at[at].add(1)
-    most, largest = count.max().astype(jnp.float32), jnp.abs(grads).max().astype(jnp.float32)
-    # A power of two, so that numbers are rounded once: most * largest is below 2 to the exponent.
-    _, exponent = jnp.frexp(jnp.where(largest > 0.0, most * largest, 1.0))
+    largest = count.max().astype(jnp.float32) * jnp.abs(grads).max().astype(jnp.float32)
+    # A power of two, so that numbers are rounded once: no sum reaches 2 to the exponent.
+    _, exponent = jnp.frexp(jnp.where(largest > 0.0, largest, 1.0))
     scale = jnp.where(
         jnp.isfinite(largest), jnp.ldexp(jnp.float32(1.0), 30 - jnp.maximum(exponent, -90)), jnp.nan
     )

@@ -108,7 +108,8 @@ class GRU(nn.Module):
             memory = update * memory + (1.0 - update) * new
             return memory, memory
 
-        _, memories = jax.lax.scan(step, jnp.zeros((num_cells, self.hidden), cells.dtype), cells)
+        nothing = jnp.zeros_like(cells[0, :, : self.hidden])  # spread over devices where the bars are
+        _, memories = jax.lax.scan(step, nothing, cells)
         known = jnp.moveaxis(memories[warm:], 0, 1).reshape(-1, self.hidden)
         memory = jnp.pad(known, ((warm, 0), (0, 0)))[:num_bars]
         return nn.Dense(self.width, kernel_init=orthogonal(ROOT_TWO), name="output")(memory[first:])
