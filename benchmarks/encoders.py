@@ -36,15 +36,10 @@ from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo
 from ztb_jax.runs import loop
 
-LOOKBACK, WIDTH, SHARING, REPEATS = 64, 64, 4, 5
+LOOKBACK, WIDTH, SHARING, REPEATS = 64, 64, 16, 5
 BARS = MappingProxyType({"gru": 100.0, "recurrence": 100.0, "attention": 60.0})
 FLAGS = MappingProxyType(
-    {
-        "features.lookback": LOOKBACK,
-        "ppo.num_accounts": 4096,
-        "ppo.sharing": SHARING,
-        "data.embargo_bars": LOOKBACK,
-    }
+    {"features.lookback": LOOKBACK, "ppo.sharing": SHARING, "data.embargo_bars": LOOKBACK}
 )
 ALONE = 32  # accounts of the learner that shares nothing; a step costs the same with more
 SEEDS, STEPS, ACCOUNTS, ROLLOUT = 5, 524_288, 256, 64
@@ -77,7 +72,7 @@ def speed_rows(data: MarketData) -> list[Row]:
     """Each encoder once per bar, alone, and the ratio pair by pair."""
     rows = []
     for encoder, bar in BARS.items():
-        shared = trainer(data, FLAGS | {"policy.encoder": encoder}, steps=262_144)
+        shared = trainer(data, FLAGS | {"policy.encoder": encoder}, steps=131_072)
         steps = int(shared()["steps"])
         seconds = interleave({"shared": shared, "alone": alone(data, encoder)}, repeats=REPEATS)
         slow = ALONE * ROLLOUT
@@ -95,7 +90,7 @@ def speed_rows(data: MarketData) -> list[Row]:
 
 def carry_rows(data: MarketData) -> list[Row]:
     """The GRU beside recurrent-carry PPO: Stable-Baselines3's and one in JAX."""
-    ours = trainer(data, FLAGS | {"policy.encoder": "gru"}, steps=262_144)
+    ours = trainer(data, FLAGS | {"policy.encoder": "gru"}, steps=131_072)
     ours()
     config = resolve(environ={}, flags=FLAGS)
     names = ("recurrent", "ppo_rnn")

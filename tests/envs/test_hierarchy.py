@@ -19,7 +19,7 @@ from envs.specialists import (
     make_partition,
     specialist_columns,
 )
-from tests.envs.hierarchy_reference import follow
+from tests.envs.hierarchy_reference import LOOKBACK, follow
 from tests.envs.portfolio_reference import Limits, Rules
 from tests.envs.test_portfolio import COSTS, GROUPS, made_up, make_params
 
@@ -88,6 +88,10 @@ def assert_equal(env, actions, params, *, rules, signals=None, told="reward"):
     view, seen = account_view(expected["view"], LAYOUT), account_view(out.observation.account, LAYOUT)
     for name in view._fields:
         loose = {"sharpe": 2e-3}.get(name, 1e-5)  # a ratio of two numbers of 1e-5
+        if name == "win_rate":
+            open_wins = near_ties(expected["earned"])
+            assert (np.abs(seen.win_rate - view.win_rate) <= open_wins + loose).all()
+            continue
         np.testing.assert_allclose(
             getattr(seen, name), getattr(view, name), rtol=1e-3, atol=loose, err_msg=name
         )
@@ -96,6 +100,16 @@ def assert_equal(env, actions, params, *, rules, signals=None, told="reward"):
     np.testing.assert_allclose(out.reward, expected[told], rtol=1e-3, atol=1e-3 if told == "reward" else 1e-5)
     np.testing.assert_array_equal(out.observation.bar, START + 1 + np.arange(len(actions)))
     return expected, state, out
+
+
+def near_ties(earned):
+    """[T, S] the share of the last bars whose earnings are 0 or not by less than float32 can tell.
+
+    They may count as won in one precision and not in the other; there are few of them.
+    """
+    ties = (np.abs(earned) < 1e-7) & (earned != 0.0)
+    assert ties.mean() < 0.05, ties.mean()
+    return np.array([ties[max(0, t + 1 - LOOKBACK) : t + 1].sum(axis=0) for t in range(len(ties))]) / LOOKBACK
 
 
 @pytest.mark.parametrize("name", RULES)
