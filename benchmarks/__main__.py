@@ -20,7 +20,7 @@ def main() -> int:
         if name == "train":
             command.add_argument("--against", nargs="+", default=(), metavar="NAME", help="other trainers")
         if name == "encoders":
-            parts = ("speed", "carry", "learning")
+            parts = ("speed", "carry", "learning", "sharing")
             command.add_argument("--parts", nargs="+", choices=parts, help="of these alone")
         if name == "learn":
             command.add_argument("--markets", nargs="+", metavar="NAME", help="of these markets alone")

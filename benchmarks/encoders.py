@@ -5,17 +5,20 @@ trained as the main job trains it, and by `per_account`, which encodes the windo
 itself and computes the same function (`tests/policies/test_sequences.py`). And the GRU beside PPO whose
 recurrent state is carried from bar to bar by every account.
 
-What sharing does to learning is measured on AR(1) at 20 bp, five seeds in one program each: the same number
-of steps with as many accounts on the same bars as the speeds have, and with every account on bars of its own,
-as a learner has that shares nothing.
+4,096 accounts stand on bars of their own, and a minibatch of 65,536 of their steps encodes every bar of the
+slice once: the learner does what `per_account`'s does, to rounding. That, and the GRU's learning beside that
+of a carried memory, is measured on AR(1) at 20 bp, five seeds at equal steps; and what accounts on the same
+bars cost, which fewer accounts or longer markets need.
 """
 
+import json
 import math
 import statistics
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,6 +26,7 @@ import numpy as np
 from benchmarks import train_peers
 from benchmarks.harness import Row, finish, interleave, rate_row
 from benchmarks.markets import LEVELS, MARKETS, data_of, returns_of
+from benchmarks.peers import task, wire
 from benchmarks.train import prepared, trainer
 from envs.single import make_single
 from ztb_jax import build
@@ -36,18 +40,23 @@ from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo
 from ztb_jax.runs import loop
 
-LOOKBACK, WIDTH, SHARING, REPEATS = 64, 64, 16, 5
+LOOKBACK, WIDTH, REPEATS = 64, 64, 5
 BARS = MappingProxyType({"gru": 100.0, "recurrence": 100.0, "attention": 60.0})
 FLAGS = MappingProxyType(
-    {"features.lookback": LOOKBACK, "ppo.sharing": SHARING, "data.embargo_bars": LOOKBACK}
+    {
+        "features.lookback": LOOKBACK,
+        "data.embargo_bars": LOOKBACK,
+        "ppo.sharing": 1,
+        "ppo.num_accounts": 4096,
+    }
 )
 ALONE = 32  # accounts of the learner that shares nothing; a step costs the same with more
-SEEDS, STEPS, ACCOUNTS, ROLLOUT = 5, 524_288, 256, 64
+SEEDS, ROLLOUT, SHARINGS = 5, 64, (1, 4, 16)
 
 
 def alone(data: MarketData, encoder: str) -> Callable[[], dict[str, float]]:
     """An update of the learner that encodes the window of every account: fewer accounts, the same step."""
-    flags = FLAGS | {"policy.encoder": encoder, "ppo.num_accounts": ALONE, "ppo.sharing": 1}
+    flags = FLAGS | {"policy.encoder": encoder, "ppo.num_accounts": ALONE}
     config = resolve(environ={}, flags=flags)
     size = data.features.shape[1]
     policy = per_account(build.make_network(config, num_features=size), num_features=size)
@@ -72,7 +81,7 @@ def speed_rows(data: MarketData) -> list[Row]:
     """Each encoder once per bar, alone, and the ratio pair by pair."""
     rows = []
     for encoder, bar in BARS.items():
-        shared = trainer(data, FLAGS | {"policy.encoder": encoder}, steps=131_072)
+        shared = trainer(data, FLAGS | {"policy.encoder": encoder}, steps=262_144)
         steps = int(shared()["steps"])
         seconds = interleave({"shared": shared, "alone": alone(data, encoder)}, repeats=REPEATS)
         slow = ALONE * ROLLOUT
@@ -90,7 +99,7 @@ def speed_rows(data: MarketData) -> list[Row]:
 
 def carry_rows(data: MarketData) -> list[Row]:
     """The GRU beside recurrent-carry PPO: Stable-Baselines3's and one in JAX."""
-    ours = trainer(data, FLAGS | {"policy.encoder": "gru"}, steps=131_072)
+    ours = trainer(data, FLAGS | {"policy.encoder": "gru"}, steps=262_144)
     ours()
     config = resolve(environ={}, flags=FLAGS)
     names = ("recurrent", "ppo_rnn")
@@ -103,15 +112,49 @@ def carry_rows(data: MarketData) -> list[Row]:
     return [rate_row("gru beside them", 1e-3, seconds, unit="k steps/s", note=note), *rows]
 
 
-def fractions(encoder: str, sharing: int) -> np.ndarray:
-    """[SEEDS] per cent of the optimum that is reached on unseen bars of AR(1) at 20 bp."""
+class Judge(NamedTuple):
+    """AR(1) at 20 bp: bars to learn on, and what a path of levels reaches of the optimum on others, in %."""
+
+    train: MarketData
+    test: MarketData
+    grade: Callable[[Any], float]
+
+
+def judge() -> Judge:
+    """Every learner sees the last `LOOKBACK` bars, of 50,000 to learn on and 50,000 to be judged on."""
     market = MARKETS["ar1"]
     known, unseen = market.draw(0, 50_000), market.draw(1_000, 50_000)
     scale = float(returns_of(known.frame).std())
     train, test = (data_of(market, one, scale, lookback=LOOKBACK) for one in (known, unseen))
-    env = make_single(levels=LEVELS, episode_bars=64)
+    state, mean = (known[LOOKBACK - 1 : -1] for known in (unseen.state, unseen.mean))
+
+    def score(levels: Any) -> float:
+        path = np.asarray(levels, np.float64)
+        return oracle.score_by_conditional_mean(path, mean, market.cost, sigma=market.sigma)
+
+    best = score(market.best(state))
+    return Judge(train, test, lambda levels: 100.0 * score(levels) / best)
+
+
+class Sizes(NamedTuple):
+    """Of a training; minibatches have 1,024 steps in either."""
+
+    accounts: int
+    minibatches: int
+    steps: int
+
+
+LONG, SHORT = Sizes(256, 16, 524_288), Sizes(64, 4, 32_768)
+TUNED = MappingProxyType({"learning_rate": 1e-3, "gamma": 0.9, "lam": 0.8})
+
+
+def fractions(
+    encoder: str, judged: Judge, sizes: Sizes, *, sharing: int = 1, window_each: bool = False
+) -> np.ndarray:
+    """[SEEDS] % of the optimum; `window_each` encodes the window of every account and step by itself."""
+    env, num_features = make_single(levels=LEVELS, episode_bars=64), judged.train.features.shape[1]
     policy = make_policy(
-        num_features=train.features.shape[1],
+        num_features=num_features,
         account_size=env.account_size,
         num_actions=len(LEVELS),
         lookback=LOOKBACK,
@@ -119,52 +162,101 @@ def fractions(encoder: str, sharing: int) -> np.ndarray:
         encoder=encoder,
         grid=ROLLOUT,
     )
-    updates = STEPS // (ACCOUNTS * ROLLOUT)
+    updates = sizes.steps // (sizes.accounts * ROLLOUT)
     learner = make_ppo(
         env,
-        policy,
-        num_accounts=ACCOUNTS,
+        per_account(policy, num_features=num_features) if window_each else policy,
+        num_accounts=sizes.accounts,
         rollout_bars=ROLLOUT,
         sharing=sharing,
         num_updates=updates,
-        hyper=Hyper(learning_rate=1e-3, gamma=0.9, lam=0.8),
-        options=Options(num_minibatches=16),
+        hyper=Hyper(**TUNED),
+        options=Options(num_minibatches=sizes.minibatches),
     )
-    state, mean = (known[LOOKBACK - 1 : -1] for known in (unseen.state, unseen.mean))
-    best = oracle.score_by_conditional_mean(market.best(state), mean, market.cost, sigma=market.sigma)
-    window = loop.compile_window(learner, loop.initialise(learner, 0, train), train, num_updates=updates)
+    window = loop.compile_window(
+        learner, loop.initialise(learner, 0, judged.train), judged.train, num_updates=updates
+    )
     play = make_policy_backtest(policy, env)
     reached = []
     for seed in range(SEEDS):
-        state, _ = window(loop.initialise(learner, seed, train), train)
-        level = np.asarray(play(state.params, test).level, np.float64)
-        reached.append(oracle.score_by_conditional_mean(level, mean, market.cost, sigma=market.sigma) / best)
-    return 100.0 * np.array(reached)
+        state, _ = window(loop.initialise(learner, seed, judged.train), judged.train)
+        reached.append(judged.grade(play(state.params, judged.test).level))
+    return np.array(reached)
+
+
+def recurrent_fractions(judged: Judge) -> dict[str, np.ndarray]:
+    """[SEEDS] % of the optimum of either PPO with a carried memory, at the sizes and numbers of `LONG`."""
+    settings = {"accounts": LONG.accounts, "rollout_bars": ROLLOUT, "num_minibatches": LONG.minibatches}
+    told = json.dumps(settings | TUNED | {"width": WIDTH, "recurrent": True, "threads": 2})
+    reached = {}
+    with tempfile.TemporaryDirectory() as folder:
+        train, test = (str(Path(folder) / f"{name}.npz") for name in ("train", "test"))
+        for path, data in ((train, judged.train), (test, judged.test)):
+            task.save(Path(path), data, episode_bars=64, levels=LEVELS)
+        calls = {
+            "recurrent": ("sb3_learn", "recurrent", train, test, told),
+            "ppo_rnn": ("ppo_rnn", train, told, test),
+        }
+        for name, (module, *arguments) in calls.items():
+            with wire.worker(f"benchmarks.peers.{module}", *arguments) as ask:
+                done = [ask("learn", seed=seed, steps=LONG.steps) for seed in range(SEEDS)]
+                reached[name] = np.array([judged.grade(one["levels"]) for one in done])
+    return reached
 
 
 def learning_rows() -> list[Row]:
-    """Sharing against none at equal steps: the difference in standard errors."""
-    rows = []
+    """Ours against every learner whose speed it is compared with, at equal steps."""
+    judged, rows = judge(), []
     for encoder in BARS:
-        told = {sharing: fractions(encoder, sharing) for sharing in (SHARING, 1)}
-        for sharing, reached in told.items():
-            name = f"{encoder}, {sharing} accounts on the same bars, {STEPS / 1e3:.0f} k steps"
-            rows.append(Row(name, reached.mean(), "% of optimum", reached.min(), reached.max()))
-        error = math.sqrt(sum(reached.var(ddof=1) / SEEDS for reached in told.values()))
-        behind = max(0.0, told[1].mean() - told[SHARING].mean())
-        rows.append(
-            Row(
-                f"{encoder}: one standard error / what sharing costs",
-                min(error / max(behind, 1e-9), 99.0),
-                "×",
-                bar=1.0,
-                note=f"behind by {behind:.2f} points, standard error {error:.2f}",
-            )
+        once = fractions(encoder, judged, SHORT)
+        each = fractions(encoder, judged, SHORT, window_each=True)
+        rows += _compared(
+            SHORT, f"{encoder}, once per bar", once, f"{encoder}, every account's windows", each
         )
+    ours = fractions("gru", judged, LONG)
+    for name, theirs in recurrent_fractions(judged).items():
+        rows += _compared(LONG, "gru", ours, name, theirs)
     return rows
 
 
-PARTS = MappingProxyType({"speed": speed_rows, "carry": carry_rows, "learning": lambda data: learning_rows()})
+def _reached_row(name: str, sizes: Sizes, reached: np.ndarray) -> Row:
+    title = f"{name}, {sizes.steps:,} steps"
+    return Row(title, float(reached.mean()), "% of optimum", float(reached.min()), float(reached.max()))
+
+
+def _compared(sizes: Sizes, mine: str, ours: np.ndarray, its: str, theirs: np.ndarray) -> list[Row]:
+    lead = float(ours.mean() - theirs.mean())
+    error = math.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / SEEDS)
+    note = f"mean lead {lead:+.2f} points, standard error {error:.2f}"
+    return [
+        _reached_row(mine, sizes, ours),
+        _reached_row(its, sizes, theirs),
+        Row("our lead and one standard error", lead + error, "points", bar=0.0, note=note),
+    ]
+
+
+def sharing_rows() -> list[Row]:
+    """What accounts on the same bars do to learning."""
+    judged = judge()
+    return [
+        _reached_row(
+            f"{encoder}, {sharing} accounts on the same bars",
+            LONG,
+            fractions(encoder, judged, LONG, sharing=sharing),
+        )
+        for encoder in BARS
+        for sharing in SHARINGS
+    ]
+
+
+PARTS = MappingProxyType(
+    {
+        "speed": speed_rows,
+        "carry": carry_rows,
+        "learning": lambda data: learning_rows(),
+        "sharing": lambda data: sharing_rows(),
+    }
+)
 
 
 def run(json_file: Path | None, *, parts: Sequence[str] | None = None) -> int:

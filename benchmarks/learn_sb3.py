@@ -35,7 +35,9 @@ def _market(name: str, seeds: range) -> list[Row]:
     told = []
     with tempfile.TemporaryDirectory() as folder:
         train, test, score = _slices(name, Path(folder))
-        with wire.worker("benchmarks.peers.sb3_learn", train, test, json.dumps(_settings(name))) as ask:
+        with wire.worker(
+            "benchmarks.peers.sb3_learn", "sb3", train, test, json.dumps(_settings(name))
+        ) as ask:
             for steps in HORIZONS:
                 theirs = [score(ask("learn", seed=seed, steps=steps)["levels"]) for seed in seeds]
                 told += _rows(f"{MARKETS[name].title}, {steps:,} steps", _ours(name, steps, seeds), theirs)

@@ -4,6 +4,7 @@ The rules are those of `docs/reference/simulator.md` for market orders at the op
 `tests/test_peer_accounts.py` holds the two together.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -88,3 +89,28 @@ class Accounts:
         reward = np.log1p(gain)
         self.log_equity += reward
         return Stepped(reward, (self.log_equity <= self.ruin) | broke, self.bar >= self.end)
+
+
+def played(
+    task: Task, act: Callable[[np.ndarray], np.ndarray], *, lookback: int | None = None
+) -> list[float]:
+    """One account through the whole slice.
+
+    Args:
+      task: the slice.
+      act: [1, K] float32 observations -> [1] actions.
+      lookback: bars in an observation; None is the task's.
+
+    Returns:
+      The level asked for at each of the bars first … stop - 2, 0 once the account is closed: as the `Trace`
+      of `ztb_jax.evaluation.backtest` has them.
+    """
+    accounts, asked = Accounts(task, 1, lookback=lookback), []
+    accounts.open_at_first()
+    bars = int(task.stop) - 1 - int(task.first)
+    for _ in range(bars):
+        action = act(accounts.observe())
+        asked.append(float(task.levels[action[0]]))
+        if accounts.step(action).terminated[0]:
+            break
+    return asked + [0.0] * (bars - len(asked))

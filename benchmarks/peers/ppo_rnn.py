@@ -1,9 +1,9 @@
 """PPO with a recurrent memory in the manner of PureJaxRL's ppo_rnn: the peer of encoders with a memory.
 
-`python -m benchmarks.peers.ppo_rnn TASK.npz '{"accounts": 256, …}'` in the peers' environment; serves
-`train`, which goes on where the last call stopped. Every account carries a memory of its own through its
-bars, and sees one bar's features a step; whole sequences go to a minibatch, with the memory that they began
-with.
+`python -m benchmarks.peers.ppo_rnn TASK.npz '{"accounts": 256, …}' [TEST.npz]` in the peers' environment;
+serves `train`, which goes on where the last call stopped, or with TEST `learn`, which begins anew and plays
+on that. Every account carries a memory of its own through its bars, and sees one bar's features a step; whole
+sequences go to a minibatch, with the memory that they began with.
 
 Source: https://github.com/luchris429/purejaxrl, `ppo_rnn.py`, written anew: there the memory is a GRU that is
 emptied where an episode begins, minibatches are cut along the accounts, the value is clipped, and an episode
@@ -13,16 +13,19 @@ that its time ends counts as one that is over.
 import functools
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.linen.initializers import orthogonal
 
 from benchmarks.peers import task as tasks
+from benchmarks.peers.accounts import played
 from benchmarks.peers.jax_env import Trading
 from benchmarks.peers.task import Settings, Task
 from benchmarks.peers.wire import serve
@@ -101,11 +104,14 @@ def advantages_of(steps: Steps, last: jax.Array, *, gamma: float, lam: float) ->
 class Learner:
     """The network, its environments, and the program that trains."""
 
-    def __init__(self, task: Task, settings: Settings):
+    def __init__(
+        self, task: Task, settings: Settings, *, learning_rate: optax.ScalarOrSchedule | None = None
+    ):
         self.settings, self.env = settings, Trading(task, lookback=1)
         self.net = ActorCritic(self.env.env.num_actions, settings.width)
         self.optimizer = optax.chain(
-            optax.clip_by_global_norm(settings.max_grad_norm), optax.adam(settings.learning_rate, eps=1e-5)
+            optax.clip_by_global_norm(settings.max_grad_norm),
+            optax.adam(learning_rate or settings.learning_rate, eps=1e-5),
         )
         self.carry = jax.jit(self._begin)(jax.random.key(settings.seed), self.env.default_params)
         self.program = jax.jit(self._updates, donate_argnums=0)
@@ -198,11 +204,43 @@ class Learner:
         return {"steps": programs * of_one, "seconds": seconds, "reward": 1e4 * sum(paid) / programs}
 
 
-def main(path: str, settings: str = "{}") -> None:
+def learn(train: Task, test: Task, settings: Settings, *, seed: int, steps: int) -> dict[str, Any]:
+    """Train `steps` steps anew, the learning rate falling to zero; then play the likeliest actions on `test`.
+
+    Returns:
+      The steps, their seconds, and the levels asked for, as `accounts.played` tells them.
+    """
+    gradient_steps = steps // settings.batch * settings.epochs * settings.num_minibatches
+    falling = optax.linear_schedule(settings.learning_rate, 0.0, gradient_steps)
+    learner = Learner(train, replace(settings, seed=seed), learning_rate=falling)
+    done = learner.train(steps=steps)
+    params = learner.carry.params
+
+    @jax.jit
+    def look(memory, seen, fresh):
+        out: Any = learner.net.apply(params, memory, seen[None], fresh)
+        return out[0], out[1][0].argmax(-1)
+
+    memory, fresh = jnp.zeros((1, settings.width)), jnp.ones((1, 1), bool)
+
+    def act(seen: np.ndarray) -> np.ndarray:
+        nonlocal memory, fresh
+        memory, action = look(memory, seen, fresh)
+        fresh = jnp.zeros((1, 1), bool)
+        return np.asarray(action)
+
+    return done | {"levels": played(test, act, lookback=1)}
+
+
+def main(path: str, settings: str = "{}", test: str | None = None) -> None:
     """Serve one learner until standard input closes."""
-    learner = Learner(tasks.load(path), tasks.settings_of(settings))
+    task, given = tasks.load(path), tasks.settings_of(settings)
     versions = {name: version(name) for name in ("jax", "flax", "optax")}
-    serve({"about": lambda: versions, "train": learner.train})
+    if test is None:
+        asked = {"train": Learner(task, given).train}
+    else:
+        asked = {"learn": functools.partial(learn, task, tasks.load(test), given)}
+    serve({"about": lambda: versions, **asked})
 
 
 if __name__ == "__main__":

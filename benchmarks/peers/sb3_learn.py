@@ -1,11 +1,12 @@
-"""Stable-Baselines3's PPO on a market whose optimum is known, with the settings of `benchmarks.learn`.
+"""Stable-Baselines3's PPO or sb3-contrib's RecurrentPPO on a market whose optimum is known.
 
-`python -m benchmarks.peers.sb3_learn TRAIN.npz TEST.npz '{"accounts": 256, …}'` in the peers' environment;
-serves `learn`, which trains on the one and plays on the other.
+`python -m benchmarks.peers.sb3_learn NAME TRAIN.npz TEST.npz '{"accounts": 256, …}'` in the peers'
+environment, NAME of `benchmarks.peers.sb3`; serves `learn`, which trains on the one and plays on the other.
 """
 
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -15,8 +16,8 @@ import torch  # pyright: ignore[reportMissingImports]
 from stable_baselines3.common.callbacks import BaseCallback  # pyright: ignore[reportMissingImports]
 
 from benchmarks.peers import task as tasks
-from benchmarks.peers.accounts import Accounts
-from benchmarks.peers.sb3 import make_model
+from benchmarks.peers.accounts import played
+from benchmarks.peers.sb3 import PACKAGES, make_model
 from benchmarks.peers.task import Settings, Task
 from benchmarks.peers.wire import serve
 
@@ -35,7 +36,7 @@ class FallingEntropy(BaseCallback):
         self.model.ent_coef = self.weight * max(0.0, 1.0 - self.model.num_timesteps / self.steps)
 
 
-def learn(train: Task, test: Task, settings: Settings, *, seed: int, steps: int) -> dict[str, Any]:
+def learn(name: str, train: Task, test: Task, settings: Settings, *, seed: int, steps: int) -> dict[str, Any]:
     """Train `steps` steps anew with `seed`, then play the most probable action at every bar of the test.
 
     Returns:
@@ -43,7 +44,7 @@ def learn(train: Task, test: Task, settings: Settings, *, seed: int, steps: int)
       the `Trace` of `ztb_jax.evaluation.backtest` has them.
     """
     model = make_model(
-        "sb3",
+        name,
         train,
         settings,
         learning_rate=lambda remaining: settings.learning_rate * remaining,
@@ -52,30 +53,35 @@ def learn(train: Task, test: Task, settings: Settings, *, seed: int, steps: int)
     started = time.perf_counter()
     model.learn(steps, callback=FallingEntropy(settings.entropy, steps), log_interval=None)
     seconds = time.perf_counter() - started
-    levels = [float(level) for level in played(model.policy, test)]
+    levels = played(test, player(model, settings.recurrent), lookback=1 if settings.recurrent else None)
     return {"steps": model.num_timesteps, "seconds": seconds, "levels": levels}
 
 
-def played(policy: Any, test: Task) -> np.ndarray:
-    """[N] float32 levels that `policy` asks for, one account through the whole slice; 0 once it is closed."""
-    accounts, asked = Accounts(test, 1), []
-    accounts.open_at_first()
-    bars = int(test.stop) - 1 - int(test.first)
-    with torch.inference_mode():
-        for _ in range(bars):
-            seen = torch.from_numpy(accounts.observe())
-            logits = policy.action_net(policy.mlp_extractor.forward_actor(seen))
-            action = logits.argmax(dim=1).numpy()
-            asked.append(test.levels[action[0]])
-            if accounts.step(action).terminated[0]:
-                break
-    return np.pad(np.asarray(asked, np.float32), (0, bars - len(asked)))
+def player(model: Any, recurrent: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """[1, K] observations of one account -> [1] its most probable action; any memory begins empty."""
+    if not recurrent:
+
+        @torch.inference_mode()
+        def look(seen: np.ndarray) -> np.ndarray:
+            logits = model.policy.action_net(model.policy.mlp_extractor.forward_actor(torch.from_numpy(seen)))
+            return logits.argmax(dim=1).numpy()
+
+        return look
+    memory, fresh = None, np.ones(1, bool)
+
+    def remember(seen: np.ndarray) -> np.ndarray:
+        nonlocal memory, fresh
+        action, memory = model.predict(seen, state=memory, episode_start=fresh, deterministic=True)
+        fresh = np.zeros(1, bool)
+        return action
+
+    return remember
 
 
-def main(train: str, test: str, settings: str = "{}") -> None:
+def main(name: str, train: str, test: str, settings: str = "{}") -> None:
     """Serve one market until standard input closes."""
-    versions = {name: version(name) for name in ("stable-baselines3", "torch")}
-    parts = (tasks.load(train), tasks.load(test), tasks.settings_of(settings))
+    versions = {package: version(package) for package in (PACKAGES[name], "torch")}
+    parts = (name, tasks.load(train), tasks.load(test), tasks.settings_of(settings))
     serve({"about": lambda: versions, "learn": partial(learn, *parts)})
 
 
