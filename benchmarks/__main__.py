@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("env", "train", "learn", "encoders", "shuffles", "compile", "gpu")
+NAMES = ("env", "train", "learn", "encoders", "shuffles", "compile", "faults", "gpu")
 
 
 def main() -> int:
@@ -22,6 +22,9 @@ def main() -> int:
         if name == "encoders":
             parts = ("speed", "carry", "learning", "sharing")
             command.add_argument("--parts", nargs="+", choices=parts, help="of these alone")
+        if name == "faults":
+            command.add_argument("--runs", type=int, default=100, help="so many runs are killed")
+            command.add_argument("--corruptions", type=int, default=1_000, help="so much damage")
         if name == "learn":
             command.add_argument("--markets", nargs="+", metavar="NAME", help="of these markets alone")
             command.add_argument("--seeds", type=int, metavar="N", help="so many seeds of each market")

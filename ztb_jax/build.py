@@ -12,7 +12,7 @@ from envs import actions, rewards, sizing
 from envs.rewards import Reward
 from envs.single import make_single
 from envs.types import Costs, Env, Financing, Limits, Margin, Market
-from ztb_jax import gates, parallel
+from ztb_jax import gates, gating, parallel
 from ztb_jax.apg.learner import make_apg
 from ztb_jax.apg.objective import Hyper as GrowthHyper
 from ztb_jax.baseline import make_random
@@ -69,6 +69,7 @@ class Prepared(NamedTuple):
       num_features: F.
       bars_per_year: from the instrument's own stamps, of every bar; what reports annualise by.
       measured: what environments are built from.
+      scaler: of the features, fitted on the train slice.
     """
 
     frame: pd.DataFrame
@@ -77,6 +78,7 @@ class Prepared(NamedTuple):
     num_features: int
     bars_per_year: float
     measured: Measured
+    scaler: scaling.Scaler
 
 
 def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared:
@@ -135,7 +137,7 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
     if config.env.reward in RATIOS:
         slices = {name: data.replace(reward_scale=jnp.float32(1.0)) for name, data in slices.items()}
     year = bars_per_year(pd.DatetimeIndex(frame.index))
-    return Prepared(frame, cut, slices, features.values.shape[1], year, measured)
+    return Prepared(frame, cut, slices, features.values.shape[1], year, measured, scaler)
 
 
 def make_environment(config: Config, *, measured: Measured | None = None) -> Env:
@@ -193,7 +195,7 @@ def make_network(config: Config, *, num_features: int) -> Policy:
 
 
 def make_learner(config: Config, *, num_features: int, measured: Measured | None = None) -> Learner:
-    """The learner of a configuration, behind a gate that stops it at the first number that is not finite.
+    """The learner of a configuration, behind the gates that it asks for.
 
     With several `run.devices` its step is for `ztb_jax.parallel.sharded`.
     """
@@ -202,7 +204,7 @@ def make_learner(config: Config, *, num_features: int, measured: Measured | None
         make_environment(config, measured=measured),
         make_network(config, num_features=num_features),
     )
-    return gates.gated(made, gates.finite("loss", "reward", "grad_norm", "param_norm"))
+    return gates.gated(made, gating.make_update_gates(config))
 
 
 def encodings(config: Config, policy: Policy, *, num_bars: int) -> dict[str, Encoding]:

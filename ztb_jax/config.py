@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ztb_jax.errors import ConfigError
 from ztb_jax.presets import PRESETS
-from ztb_jax.settings import Config, EnvConfig, PPOConfig
+from ztb_jax.settings import LIMIT_VARIABLES, Config, EnvConfig, GateConfig, PPOConfig
 
 PREFIX = "ZTB_"
 
@@ -98,8 +98,9 @@ def contradictions(config: Config) -> list[str]:
             for name in ("stop_loss", "take_profit", "trail")
             if getattr(env, name) is not None
         ]
-    findings += _unplayable(env) + _unread(env) + _unread_by_ppo(ppo)
-    return findings + _unfit(config) + _unspread(config)
+    findings += _unplayable(env) + _unread(env)
+    findings += _unread_of("ppo", ppo, {"kl_rule": ("ppo.target_kl", ppo.target_kl is not None)})
+    return findings + _gateless(config.gates, config.learner) + _unfit(config) + _unspread(config)
 
 
 ATTENTION_HEADS = 4  # as `ztb_jax.policies.sequences` has them, which this module cannot import without jax
@@ -135,12 +136,6 @@ def _undivided(ppo: PPOConfig, learner: str, memory: int) -> list[str]:
     whole = fitting[0] // parts if memory else steps // parts
     if whole % ppo.accumulate:
         return [f"ppo.accumulate ({ppo.accumulate}) does not divide a minibatch of {whole}: take a divisor"]
-    return []
-
-
-def _unread_by_ppo(ppo: PPOConfig) -> list[str]:
-    if ppo.kl_rule != PPOConfig().kl_rule and ppo.target_kl is None:
-        return ["ppo.kl_rule is read only with ppo.target_kl: set that, or leave ppo.kl_rule out"]
     return []
 
 
@@ -248,11 +243,35 @@ def _unread(env: EnvConfig) -> list[str]:
         ),
         "risk_adjusted": ("env.reward: risk_adjusted", env.reward == "risk_adjusted"),
     }
-    usual = EnvConfig()
+    return _unread_of("env", env, readers)
+
+
+GATES_UNREAD = {"ppo": (), "apg": ("kl",), "random": ("kl", "least_entropy")}  # a learner does not tell them
+
+
+def _gateless(asked: GateConfig, learner: str) -> list[str]:
+    """Bounds with nothing between them, and settings of gates that nothing would read."""
+    findings = []
+    for name in ("turnover", "trades"):
+        least, most = getattr(asked, f"least_{name}"), getattr(asked, f"most_{name}")
+        if least is not None and most is not None and least > most:
+            findings.append(f"gates.least_{name} ({least}) is above gates.most_{name} ({most}): swap them")
+    judged = (asked.baseline, asked.drawdown, asked.behind_buy_and_hold, asked.gap)
+    readers = {name: ("another learner", False) for name in GATES_UNREAD[learner]} | {
+        "falling_after_steps": ("gates.falling_reward", asked.falling_reward is not None),
+        "patience_windows": (
+            "gates.baseline, drawdown, behind_buy_and_hold or gap",
+            judged != (None,) * len(judged),
+        ),
+    }
+    return findings + _unread_of("gates", asked, readers)
+
+
+def _unread_of(section: str, asked: Any, readers: Mapping[str, tuple[str, Any]]) -> list[str]:
     return [
-        f"env.{name} is read only with {needed}: set that, or leave env.{name} out"
+        f"{section}.{name} is read only with {needed}: set that, or leave {section}.{name} out"
         for name, (needed, there) in readers.items()
-        if not there and getattr(env, name) != getattr(usual, name)
+        if not there and getattr(asked, name) != getattr(type(asked)(), name)
     ]
 
 
@@ -331,7 +350,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     known = {_variable(key): key for key in flat(Config())}
     found, findings = {}, []
     for name, text in environ.items():
-        if not name.startswith(PREFIX):
+        if not name.startswith(PREFIX) or name in LIMIT_VARIABLES:
             continue
         if name in known:
             found[known[name]] = _scalar(text)

@@ -30,6 +30,10 @@ DEVICE_PATTERN = r"auto|(cpu|gpu|cuda|tpu)(:\d{1,4})?"
 STRICT = {"extra": "forbid", "allow_inf_nan": False}
 
 
+LIMIT_VARIABLES = ("ZTB_CHECKPOINT_INTERVAL", "ZTB_MAX_MEMORY_GB", "ZTB_MAX_CONSECUTIVE_FAILURES")
+"""Variables of the documents that are no settings of a run: `ztb_jax.training.limits` reads them."""
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which prices, and how they are cut."""
@@ -242,6 +246,48 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
+class GateConfig:
+    """What stops a run, beside numbers that are not finite and steps counted twice, which always do."""
+
+    __pydantic_config__ = STRICT
+
+    patience_updates: Size = 8
+    """Updates running for which kl, entropy, turnover or trades must be beyond their limit."""
+    kl: Distance | None = 1.0
+    """Largest divergence of an update from the policy that played, in nats; only PPO tells it."""
+    least_entropy: float | None = None
+    """Least entropy of the policy, in nats: below, it no longer explores."""
+    least_turnover: NonNegative | None = None
+    """Least notional traded over equity, a mean of accounts and bars: below, accounts only hold."""
+    most_turnover: Distance | None = None
+    """Most of it."""
+    least_trades: NonNegative | None = None
+    """Least trades of a bar and account."""
+    most_trades: Distance | None = None
+    """Most of them."""
+    fees: bool = True
+    """Stop where an update's trades do not cost what fee_rate, half_spread and slippage say."""
+    falling_reward: NonNegative | None = None
+    """Stop where the reward's slope is below 0 by so many standard errors, such as 5; 0 is any such slope."""
+    falling_after_steps: Annotated[int, Field(ge=0, le=10**15)] = 300_000
+    """Environment steps after which that slope begins."""
+    memory_gb: Distance | None = None
+    """GiB that the process may hold; none is 2, or 2 more than it begins with where that is much."""
+    resume_seconds: Distance | None = None
+    """Seconds that a resume may take; the documents ask for 30."""
+    patience_windows: Size = 3
+    """Windows running for which the validation must be beyond a limit that follows."""
+    baseline: float | None = None
+    """Log growth per bar that the validation must exceed."""
+    drawdown: Share | None = None
+    """Largest loss of the validation, as a share of its highest equity."""
+    behind_buy_and_hold: NonNegative | None = None
+    """Log growth per bar by which the validation may be behind buying and holding."""
+    gap: NonNegative | None = None
+    """Log growth per bar by which training may be ahead of the validation."""
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The run directory and the length of the run."""
 
@@ -257,8 +303,10 @@ class RunConfig:
     """Updates between validations, checkpoints and progress."""
     patience_windows: Positive | None = None
     """Stop when validation has not improved for this many windows; none trains to the end."""
-    keep_checkpoints: Positive = 3
-    """Checkpoints kept, newest first."""
+    keep_checkpoints: Annotated[int, Field(ge=2, le=2**20)] = 5
+    """Newest checkpoints kept, beside that of the best window."""
+    keep_every: Positive | None = None
+    """Keep the checkpoint of every so many windows, too, however old."""
     device: Annotated[str, Field(pattern=f"^({DEVICE_PATTERN})$")] = "auto"
     """auto (a GPU, else a TPU, else the CPU), gpu or cuda, tpu, cpu, or one of several: gpu:1."""
     devices: Annotated[int, Field(ge=0, le=2**14)] = 1
@@ -284,4 +332,5 @@ class Config:
     env: EnvConfig = field(default_factory=EnvConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    gates: GateConfig = field(default_factory=GateConfig)
     run: RunConfig = field(default_factory=RunConfig)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ztb_jax.learner import Learner
-from ztb_jax.runs import checkpoint, loop
+from ztb_jax.runs import loop
 
 
 def walker() -> Learner:
@@ -48,19 +48,3 @@ def test_a_reason_ends_the_loop():
     _, reason = play(1, 10, after)
     assert reason == "enough"
     assert numbers == [0, 1, 2]
-
-
-def test_a_saved_state_survives_the_donation_of_the_original(tmp_path):
-    """The save in flight must not read what the next window has overwritten."""
-    learner = walker()
-    state = loop.initialise(learner, 0, DATA)
-    window = loop.compile_window(learner, state, DATA, num_updates=2)
-    saved = {}
-    with checkpoint.open_checkpoints(tmp_path / "c", keep=10) as manager:
-        for number in range(5):
-            state, _ = window(state, DATA)
-            saved[number] = float(state[0])
-            checkpoint.save(manager, number, carry=state, best={"w": state[0]}, counters={"n": number})
-    best, counters = checkpoint.load_best(tmp_path / "c", {"w": jax.ShapeDtypeStruct((), jnp.float32)})
-    assert counters == {"n": 4}
-    assert float(best["w"]) == saved[4]

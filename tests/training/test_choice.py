@@ -37,7 +37,8 @@ def test_the_judged_weights_are_the_best_of_validation_and_know_nothing_of_the_t
 ):
     run, config, frame, prepared = trained(tmp_path)
     like = jax.eval_shape(build.make_network(config, num_features=1).init, jax.random.key(0))
-    params, counters = checkpoint.load_best(run.checkpoints, like)
+    restored, _ = checkpoint.restore(run.checkpoints, {"best": like})
+    params, counters = restored.trees["best"], restored.plain
     scores = [row["validation_log_growth"] for row in rows(run)]
     assert scores[-1] < max(scores), "the last window must not be the best for this test to see anything"
     scored = compare.log_growth(evaluate.backtest_of(config, prepared, "validation")(params))

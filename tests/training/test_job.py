@@ -67,8 +67,9 @@ def test_a_run_leaves_every_artifact(finished):
     page = finished.report.read_text()
     assert "buy-and-hold" in page
     assert page.count("<svg") >= 3
-    assert sorted(p.name for p in finished.checkpoints.iterdir()) == ["2", "3"]
-    assert not [path for path in finished.path.iterdir() if path.name.startswith(".")]
+    best = str(facts["best_window"])
+    assert {p.name for p in finished.checkpoints.iterdir()} == {"2", "3", best}
+    assert [path.name for path in finished.path.iterdir() if path.name.startswith(".")] == [".lock"]
 
 
 def test_more_windows_compile_nothing_more(tiny, tmp_path):
@@ -157,9 +158,9 @@ def test_a_number_that_is_not_finite_stops_the_run_at_its_last_good_state(tiny, 
     assert "last good state" in capsys.readouterr().err
     config = resolve(environ={}, file=tiny)
     like = jax.eval_shape(build.make_network(config, num_features=1).init, jax.random.key(0))
-    params, counters = checkpoint.load_best(broken.checkpoints, like)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
-    assert counters["window"] == 0
+    restored, _ = checkpoint.restore(broken.checkpoints, {"best": like})
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(restored.trees["best"]))
+    assert restored.plain["window"] == 0
     (row,) = directory.read_lines(broken.windows)
     assert row["window_complete"] is False
     assert facts["env_steps_total"] == row["env_steps_end"] < 1024
@@ -215,7 +216,7 @@ def test_a_disk_that_fills_up_in_mid_run_is_recorded(tiny, tmp_path, monkeypatch
     facts = metadata(directory.find(tmp_path / "full"))
     assert facts["status"] == "failed"
     assert "No space left" in facts["error"]
-    assert not list((tmp_path / "full").glob(".*"))
+    assert [path.name for path in (tmp_path / "full").glob(".*")] == [".lock"]
 
 
 def test_a_disk_too_full_to_record_it_is_still_told(tiny, tmp_path, monkeypatch, capsys):

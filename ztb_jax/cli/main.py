@@ -8,6 +8,8 @@ from ztb_jax.errors import JobError, UserError
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 
   train              train, choose and judge a policy; prints the run directory last
+  resume RUN         go on with a run that was stopped, to the bits it would have had
+  verify RUN         make a run again, and say whether it is the same to the bit
   evaluate RUN       judge a run's saved policy again
   data load|list|check   import price data, see what there is, or check a file
   devices            what a run can be trained on; --json for programs
@@ -50,13 +52,32 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
 
 
 def _commands() -> dict[str, Callable[[list[str]], int]]:
-    return {"train": _train, "evaluate": _evaluate, "data": _data, "devices": _devices}
+    return {
+        "train": _train,
+        "resume": _resume,
+        "verify": _verify,
+        "evaluate": _evaluate,
+        "data": _data,
+        "devices": _devices,
+    }
 
 
 def _train(arguments: list[str]) -> int:
     from ztb_jax.cli import train
 
     return train.main(arguments)
+
+
+def _resume(arguments: list[str]) -> int:
+    from ztb_jax.cli import resume
+
+    return resume.main(arguments)
+
+
+def _verify(arguments: list[str]) -> int:
+    from ztb_jax.cli import verify
+
+    return verify.main(arguments)
 
 
 def _evaluate(arguments: list[str]) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 import tyro
 
@@ -14,21 +15,38 @@ STATUS = {"completed": 0, "failed": 1, "cancelled": 130}
 
 
 def main(arguments: list[str]) -> int:
-    """Run the main job; its last line on standard output is the run directory."""
+    """Run the main job; its last line on standard output is the run directory.
+
+    `--resume RUN` goes on with a run that was stopped, as `ztb resume RUN` does.
+    """
+    switch = argparse.ArgumentParser(prog="ztb train", add_help=False, allow_abbrev=False)
+    switch.add_argument("--resume")
+    known, rest = switch.parse_known_args(arguments)
+    if known.resume is not None:
+        from ztb_jax.cli import resume
+
+        return resume.main([known.resume, *rest])
     config = parse(arguments)
     directory.check_name(config.run.root, config.run.id)
     # From before jax is imported: an interrupt in the middle of that import ends in its own traceback.
     with stop_requests() as stop, Reporter() as reporter:
         reporter.phase("loading", "jax")
         from ztb_jax.runs import loop
-        from ztb_jax.training import evaluate, job
+        from ztb_jax.training import job
 
         loop.use_compilation_cache()
         outcome = job.train(config, reporter, stop)
+    return ending(outcome, "ztb train")
+
+
+def ending(outcome: Any, prog: str) -> int:
+    """Print how a job ended, a `ztb_jax.training.job.Outcome`; the exit status."""
+    from ztb_jax.training import evaluate
+
     if outcome.result is not None:
         evaluate.print_result(outcome.result)
     if outcome.metadata["error"] is not None:
-        sys.stderr.write(f"ztb train: {outcome.metadata['error']}\n")
+        sys.stderr.write(f"{prog}: {outcome.metadata['error']}\n")
     sys.stdout.write(f"{outcome.run.path}\n")
     return STATUS[outcome.metadata["status"]]
 

@@ -143,6 +143,12 @@ def play_baselines(data: MarketData, env: Env, *, seed: int) -> dict[str, Trace]
     return traces
 
 
+def play_buy_and_hold(data: MarketData, env: Env) -> Trace:
+    """Level 1 from the first open on."""
+    bars = int(data.env_params.stop) - 1 - int(data.env_params.first)
+    return jax.device_get(make_path_backtest(env)(jnp.ones(bars, jnp.float32), data.env_params))
+
+
 def _levels_of(env: Env) -> tuple[float, ...]:
     """The levels that an account may take; of a range its ends and, where it holds it, being flat."""
     low, high = env.actions.low, env.actions.high

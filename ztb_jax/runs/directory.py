@@ -2,21 +2,26 @@
 
 runs/<run_id>/
   config.json          every resolved value
+  seal.json            what the run depends on: environment, data, key, scaling; and how it was resumed
   run_metadata.json    live: status, phase, progress, latest window and checkpoint
   metrics/windows.jsonl  one object a window
+  metrics/digests.jsonl  hashes of the carry after every window
   checkpoints/<window>/  the whole carry, the best policy so far and the counters
   evaluation.json      the out-of-sample result
   report.html          the same for a person
   evaluation-<slice>.json, report-<slice>.html  a look at another slice, when asked for
 """
 
+import fcntl
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,9 +45,12 @@ class RunDirectory:
         self.id = path.name
         self.config = path / "config.json"
         self.metadata = path / "run_metadata.json"
+        self.seal = path / "seal.json"
         self.windows = path / "metrics" / "windows.jsonl"
+        self.digests = path / "metrics" / "digests.jsonl"
         self.checkpoints = path / "checkpoints"
         self.reserve = path / ".reserve"
+        self.lock = path / ".lock"
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
 
@@ -132,6 +140,31 @@ def _claim(root: Path, base: str, *, numbered: bool) -> Path:
             return path
 
 
+@contextmanager
+def locked(run: RunDirectory) -> Iterator[None]:
+    """Inside, no other process writes to `run`; the lock goes with the process, however that ends.
+
+    Raises:
+      RunError: another one does, or the directory cannot be written.
+    """
+    try:
+        file = run.lock.open("a+")
+    except OSError as error:
+        raise RunError(f"cannot write to {run.path}: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise RunError(
+                f"{run.path} is being written by {file.read().strip()}: wait until that has ended, or stop it"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
 def find(path: str | Path) -> RunDirectory:
     """An existing run directory.
 
@@ -184,9 +217,20 @@ def write_bytes(path: Path, whole: bytes) -> None:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append one compact JSON object, flushed."""
+    """Append one compact JSON object; it is on the disk on return."""
     with path.open("a") as file:
-        file.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
+        file.write(_line(row))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """As `write_json`, for the objects of a JSON Lines file."""
+    write_text(path, "".join(_line(row) for row in rows))
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n"
 
 
 def sha256(path: Path) -> str:

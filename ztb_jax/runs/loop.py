@@ -89,23 +89,25 @@ def run_windows(
     data: Any,
     *,
     count: int,
+    first: int = 0,
     after: Callable[[Any, Window], str | None],
     around: Callable[[int], AbstractContextManager[Any]] = lambda number: nullcontext(),
 ) -> tuple[Any, str | None]:
-    """Run up to `count` windows.
+    """Run the windows `first` to `count - 1`, or as many as it takes until `after` says stop.
 
     Args:
       window: from `compile_window`.
       state: consumed.
       data: the market.
-      count: windows at the most.
+      count: windows of the whole run.
+      first: the number of the next window.
       after: called after each with the new state; a text ends the loop and says why.
       around: of a window's number, what is open while the device plays it, such as a trace.
 
     Returns:
       The last state, and why the loop ended early or None.
     """
-    for number in range(count):
+    for number in range(first, count):
         with around(number):
             started = time.perf_counter()
             state, metrics = window(state, data)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory
 from ztb_jax.training.progress import Reporter
 
+BEST = "best"  # the tree of a checkpoint that holds the weights to judge
 STALE_OPENS = 0.1  # share of opens equal to the close before from which a reader is told
 
 
@@ -40,13 +42,13 @@ def load_frame(config: Config) -> pd.DataFrame:
     )
 
 
-def saved_config(run: directory.RunDirectory, *, cache_dir: str | None = None) -> Config:
-    """The configuration that `run` was made with; its prices may by now be in another `cache_dir`.
+def saved_config(run: directory.RunDirectory, flags: Mapping[str, Any] | None = None) -> Config:
+    """The configuration that `run` was made with; `flags` say where its prices and its devices are by now.
 
     What contradicts itself was settled when the run was made, so that no later rule locks a run out.
     """
-    flags = {} if cache_dir is None else {"data.cache_dir": cache_dir}
-    return layered(file=run.config, environ={}, flags=flags)
+    directory.read_json(run.config)  # as YAML an empty file would be all defaults
+    return layered(file=run.config, environ={}, flags=flags or {})
 
 
 def backtest_of(config: Config, prepared: build.Prepared, name: str):
@@ -78,7 +80,7 @@ def judge(
     Raises:
       RunError: the run has no checkpoint, or its data have changed.
     """
-    config = saved_config(run, cache_dir=cache_dir)
+    config = saved_config(run, {} if cache_dir is None else {"data.cache_dir": cache_dir})
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
     metadata = directory.read_json(run.metadata)
     try:
@@ -112,7 +114,10 @@ def judge_prepared(
     reporter.phase("evaluate", f"{slice_name} slice, net of costs, beside the baselines")
     network = build.make_network(config, num_features=prepared.num_features)
     like = jax.eval_shape(network.init, jax.random.key(0))
-    params, counters = checkpoint.load_best(run.checkpoints, like)
+    restored, passed_over = checkpoint.restore(run.checkpoints, {BEST: like})
+    for each in passed_over:
+        reporter.say(f"{'evaluate':<11}{each}: passed over")
+    params = restored.trees[BEST]
     data = prepared.slices[slice_name]
     traces = {"policy": backtest_of(config, prepared, slice_name)(params)}
     env = build.make_environment(config, measured=prepared.measured)
@@ -131,7 +136,7 @@ def judge_prepared(
         "last_bar": str(stamps[stop - 1]),
         "bars": stop - 1 - start,
         "bars_per_year": prepared.bars_per_year,
-        "chosen_window": counters["best_window"],
+        "chosen_window": restored.plain["best_window"],
         "beats_buy_and_hold": bool(accounts["policy"].equity[-1] > accounts["buy_and_hold"].equity[-1]),
         "verdict": verdict_sentence(metrics, slice_name=slice_name),
         "notes": _notes(run, config, prepared),

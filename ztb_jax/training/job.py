@@ -1,31 +1,35 @@
-"""The main job: train on one slice, choose on the next, judge on the last, and leave a run directory."""
+"""The main job: train on one slice, choose on the next, judge on the last, and leave a run directory.
 
+A run that was stopped goes on by `ztb_jax.training.resume`.
+"""
+
+import contextlib
 import dataclasses
 import os
 import platform
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from ztb_jax import build, devices, gates, parallel
 from ztb_jax.config import Config, as_dict, contradictions, flat
 from ztb_jax.data.frame import content_hash
 from ztb_jax.errors import ConfigError, JobError
-from ztb_jax.evaluation import compare
 from ztb_jax.features import recipe
 from ztb_jax.learner import Learner
 from ztb_jax.runs import checkpoint, directory, loop, profile, programs
-from ztb_jax.training import evaluate, memory
+from ztb_jax.training import evaluate, memory, run_seal
+from ztb_jax.training.between import CARRY, STOPPED, Between
+from ztb_jax.training.evaluate import BEST
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 
-STOPPED = "stopped by "
-PATIENCE = "validation has not improved for run.patience_windows"
 NO_PROGRAM = ("seed", "run.id", "run.root")
+Read = Callable[[dict[str, Any]], checkpoint.Restored | None]
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pandas", "ztb-jax")
 
 
@@ -58,12 +62,12 @@ def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -
     stop = stop or StopRequest()
     stop.check()
     device = devices.choose(config.run.device)
-    config = _spread_over(devices.together(device, config.run.devices), config)
+    config = spread_over(devices.together(device, config.run.devices), config)
     with jax.default_device(device):
         return _train_on(device, config, reporter, stop)
 
 
-def _spread_over(chosen: list[devices.Handle], config: Config) -> Config:
+def spread_over(chosen: list[devices.Handle], config: Config) -> Config:
     """`config` with the number of devices that were found.
 
     Raises:
@@ -78,46 +82,114 @@ def _spread_over(chosen: list[devices.Handle], config: Config) -> Config:
 
 
 def _train_on(device: devices.Handle, config: Config, reporter: Reporter, stop: StopRequest) -> Outcome:
+    prepared = prepared_market(config, reporter)
+    stop.check()
+    run = directory.create(config.run.root, config.run.id, as_dict(config))
+    with directory.locked(run), _recording(config, run, reporter):
+        facts = seal_facts(run, prepared)
+        run_seal.write_seal(run.seal, run_seal.make_seal(run.id, config.seed, as_dict(config), facts))
+        _announce(config, prepared, run, reporter, device=device)
+        result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device)
+    return Outcome(run, reporter.metadata, result)
+
+
+def go_on(
+    config: Config,
+    prepared: build.Prepared,
+    run: directory.RunDirectory,
+    reporter: Reporter,
+    *,
+    stop: StopRequest,
+    device: devices.Handle,
+    known: Mapping[str, Any],
+    read: Read,
+) -> Outcome:
+    """What `train` does once there is a run, for one that goes on; the caller holds its lock.
+
+    Args:
+      config: of the run.
+      prepared: its market.
+      run: its directory.
+      reporter: as of `train`.
+      stop: likewise.
+      device: where.
+      known: its metadata so far.
+      read: the trees that a checkpoint holds -> the checkpoint to go on from, None for the start.
+    """
+    with _recording(config, run, reporter):
+        run.reserve.write_bytes(bytes(directory.RESERVED))
+        _announce(config, prepared, run, reporter, device=device, known=known)
+        result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device, read=read)
+    return Outcome(run, reporter.metadata, result)
+
+
+def prepared_market(config: Config, reporter: Reporter) -> build.Prepared:
+    """The market that `config` names, as it is trained and judged on."""
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
     frame = evaluate.load_frame(config)
     reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
-    prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
-    stop.check()
-    run = directory.create(config.run.root, config.run.id, as_dict(config))
+    return build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
+
+
+@contextmanager
+def _recording(config: Config, run: directory.RunDirectory, reporter: Reporter) -> Iterator[None]:
+    """Whatever ends what is inside is written into the run's metadata before it is told.
+
+    Raises:
+      JobError: the disk, the memory or the device gave out.
+    """
     try:
-        _announce(config, prepared, run, reporter, device=device)
-        result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device)
+        yield
     except BaseException as error:
         told = _recorded(error, config, run, reporter)
         if told is error:
             raise
         raise told from error
-    run.reserve.unlink()
-    return Outcome(run, reporter.metadata, result)
+    run.reserve.unlink(missing_ok=True)
 
 
-def _announce(config, prepared, run, reporter, *, device: devices.Handle) -> None:
+def seal_facts(run: directory.RunDirectory, prepared: build.Prepared) -> dict[str, Any]:
+    """What a run depends on beside its configuration and its environment."""
+    return {
+        "data": content_hash(prepared.frame),
+        "split": {name: list(bounds) for name, bounds in prepared.split._asdict().items()},
+        "normaliser": prepared.scaler.to_dict(),
+        "config_sha256": directory.sha256(run.config),
+    }
+
+
+def _announce(
+    config, prepared, run, reporter, *, device: devices.Handle, known: Mapping[str, Any] | None = None
+) -> None:
+    """The first metadata of a run, or over the `known` ones of a run that goes on."""
+    begun = {
+        "env_steps_total": 0,
+        "windows_emitted": 0,
+        "checkpoints_written": 0,
+        "latest_window": None,
+        "latest_checkpoint": None,
+        "best_window": None,
+        "profile": None,
+    }
     reporter.attach(
         run,
-        status="running",
-        process={"pid": os.getpid(), "host": platform.node()},
-        target_env_steps=build.num_windows(config) * build.window_env_steps(config),
-        env_steps_total=0,
-        windows_emitted=0,
-        checkpoints_written=0,
-        latest_window=None,
-        latest_checkpoint=None,
-        best_window=None,
-        finished_at=None,
-        error=None,
-        halt_reason=None,
-        config_path=run.relative(run.config),
-        metrics_windows_path=run.relative(run.windows),
-        checkpoints_dir=run.relative(run.checkpoints),
-        data=_data_facts(prepared),
-        config_sha256=directory.sha256(run.config),
-        environment=environment_facts(device),
-        profile=None,
+        **begun
+        | dict(known or {})
+        | {
+            "status": "running",
+            "process": {"pid": os.getpid(), "host": platform.node()},
+            "target_env_steps": build.num_windows(config) * build.window_env_steps(config),
+            "finished_at": None,
+            "error": None,
+            "halt_reason": None,
+            "config_path": run.relative(run.config),
+            "seal_path": run.relative(run.seal),
+            "metrics_windows_path": run.relative(run.windows),
+            "checkpoints_dir": run.relative(run.checkpoints),
+            "data": _data_facts(prepared),
+            "config_sha256": directory.sha256(run.config),
+            "environment": environment_facts(device),
+        },
     )
 
 
@@ -133,6 +205,11 @@ def _recorded(error: BaseException, config, run, reporter) -> BaseException:
         )
     except OSError as again:
         unsaid = f" (and {run.metadata} could not be brought up to date: {again.strerror})"
+    if not run.config.is_file():
+        with contextlib.suppress(OSError):
+            shutil.rmtree(run.checkpoints)  # the save in flight made the folders again
+            run.path.rmdir()
+        return JobError(f"{run.path} is gone: someone removed it while it was being trained; train again")
     if isinstance(error, OSError):
         return JobError(
             f"{run.path} cannot be written any more: {error}{unsaid}. Free some space, or train again"
@@ -145,12 +222,21 @@ def _recorded(error: BaseException, config, run, reporter) -> BaseException:
     return error
 
 
-def _train_and_judge(config, prepared, run, reporter, *, stop: StopRequest, device) -> dict[str, Any] | None:
-    reason = _train(config, prepared, run, reporter, stop=stop, device=device)
+def _train_and_judge(
+    config,
+    prepared,
+    run,
+    reporter,
+    *,
+    stop: StopRequest,
+    device,
+    read: Read = lambda like: None,
+) -> dict[str, Any] | None:
+    reason = _train(config, prepared, run, reporter, stop=stop, device=device, read=read)
     cancelled = reason is not None and reason.startswith(STOPPED)
-    if reason in gates.REASONS.values():
-        window = reporter.metadata["failed_window"]
-        error = f"window {window}: {reason}; the checkpoint holds the last good state"
+    if "failed_window" in reporter.metadata:
+        window, remedy = reporter.metadata["failed_window"], gates.remedy(reporter.metadata["verdict_code"])
+        error = f"window {window}: {reason}; the newest checkpoint holds the last good state. Then {remedy}"
         reporter.update(status="failed", error=error, finished_at=directory.timestamp())
         return None
     fraction = reporter.metadata["env_steps_total"] / reporter.metadata["target_env_steps"]
@@ -165,110 +251,55 @@ def _train_and_judge(config, prepared, run, reporter, *, stop: StopRequest, devi
     return result
 
 
-class _Windows:
-    """What happens between windows: validate, remember the best, checkpoint, report, and say when to stop."""
-
-    def __init__(self, config, *, prepared, run, reporter, manager, learner, stop: StopRequest):
-        self.config, self.run, self.reporter = config, run, reporter
-        self.manager, self.learner, self.stop = manager, learner, stop
-        self.validate = evaluate.backtest_of(config, prepared, "validation")
-        self.total = build.num_windows(config) * build.window_env_steps(config)
-        self.best: Any = None
-        self.best_score, self.best_window = -np.inf, None
-        self.in_flight: dict[str, Any] | None = None
-
-    def __call__(self, state, window: loop.Window) -> str | None:
-        verdict = int(window.metrics["verdict"][-1])
-        params = self.learner.params(state)
-        score = compare.log_growth(self.validate(params)) if verdict == gates.HEALTHY else None
-        if self.best is None or (score is not None and score > self.best_score):
-            self.best = jax.tree.map(jax.numpy.copy, params)
-            if score is not None:
-                self.best_score, self.best_window = score, window.number
-        row = self._record(window, score, verdict)
-        self._checkpoint(state, window.number, row["env_steps_total"])
-        return self._reason(window.number, verdict)
-
-    def _record(self, window: loop.Window, score: float | None, verdict: int) -> dict[str, Any]:
-        steps = build.window_env_steps(self.config)
-        start = window.number * steps
-        # A tripped gate keeps no update after the last good one.
-        kept = int((window.metrics["verdict"] == gates.HEALTHY).sum()) * self.learner.env_steps
-        done = start + kept
-        rate = steps / window.seconds
-        means = {
-            f"{name}_mean": _finite(values.mean())
-            for name, values in window.metrics.items()
-            if name != "verdict"
-        }
-        row = {
-            "run_id": self.run.id,
-            "window_id": window.number,
-            "window_complete": kept == steps,
-            "env_steps_start": start,
-            "env_steps_end": done,
-            "env_steps_in_window": kept,
-            "env_steps_total": done,
-            "verdict": verdict,
-            "validation_log_growth": score,
-            "best_window": self.best_window,
-            "seconds": window.seconds,
-            "steps_per_second": rate,
-            **means,
-        }
-        directory.append_line(self.run.windows, row)
-        self.reporter.advance(
-            done, self.total, rate=rate, note=_note(row["reward_mean"], score, self.best_window)
-        )
-        self.reporter.update(
-            env_steps_total=done,
-            windows_emitted=window.number + 1,
-            best_window=self.best_window,
-            latest_window={
-                "window_id": window.number,
-                "window_complete": kept == steps,
-                "env_steps_start": start,
-                "env_steps_end": done,
-                "metrics_row_path": self.run.relative(self.run.windows),
-            },
-        )
-
-        return row
-
-    def _checkpoint(self, state, number: int, env_steps: int) -> None:
-        self.settle()
-        counters = {"window": number, "best_window": self.best_window, "best_score": _finite(self.best_score)}
-        checkpoint.save(self.manager, number, carry=state, best=self.best, counters=counters)
-        self.in_flight = {
-            "window_id": number,
-            "env_steps_total": env_steps,
-            "path": self.run.relative(self.run.checkpoints / str(number)),
-            "created_at": directory.timestamp(),
-        }
-
-    def settle(self) -> None:
-        """Wait for the checkpoint in flight; only a durable one is named in the metadata."""
-        self.manager.wait_until_finished()
-        if self.in_flight is not None:
-            self.reporter.update(
-                checkpoints_written=self.in_flight["window_id"] + 1, latest_checkpoint=self.in_flight
-            )
-            self.in_flight = None
-
-    def _reason(self, number: int, verdict: int) -> str | None:
-        if verdict != gates.HEALTHY:
-            self.reporter.update(failed_window=number)
-            return gates.REASONS[verdict]
-        if self.stop.signal is not None:
-            return STOPPED + self.stop.signal
-        patience = self.config.run.patience_windows
-        if patience is not None and self.best_window is not None and number - self.best_window >= patience:
-            return PATIENCE
-        return None
-
-
-def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str | None:
+def _train(config, prepared, run, reporter, *, stop: StopRequest, device, read: Read) -> str | None:
     """Train to the end or until something stops it; every checkpoint is durable on return."""
+    learner, data, compiled = compiled_job(config, prepared, reporter, device=device)
+    stop.check()
+    state = compiled.init(jax.random.key(config.seed), data)
+    restored = read({CARRY: state, BEST: learner.params(state)})
+    count, first = build.num_windows(config), 0
+    reporter.phase(
+        "train", f"{count * build.window_env_steps(config):,} environment steps in {count} windows"
+    )
+    # The second window, for the first one warms up; a run of one window has no other.
+    traced = min(1, count - 1) if config.run.profile else None
+    with checkpoint.Checkpoints(
+        run.checkpoints, keep=config.run.keep_checkpoints, every=config.run.keep_every
+    ) as checkpoints:
+        after = Between(
+            config,
+            prepared=prepared,
+            run=run,
+            reporter=reporter,
+            checkpoints=checkpoints,
+            learner=learner,
+            stop=stop,
+        )
+        if restored is not None:
+            state, first = restored.trees[CARRY], restored.generation + 1
+            if (reason := after.go_on_from(restored)) is not None:
+                return reason
+        _, reason = loop.run_windows(
+            compiled.window,
+            state,
+            data,
+            count=count,
+            first=first,
+            after=after,
+            around=_tracing(run, reporter, traced),
+        )
+        after.settle()
+    return reason
+
+
+def compiled_job(
+    config: Config, prepared: build.Prepared, reporter: Reporter, *, device: devices.Handle
+) -> tuple[Learner, Any, programs.Programs]:
+    """The learner, its market and its programs, where `config` says.
+
+    Raises:
+      JobError: they need more memory than there is.
+    """
     learner = build.make_learner(config, num_features=prepared.num_features, measured=prepared.measured)
     data = prepared.slices["train"]
     chosen = devices.together(device, config.run.devices)
@@ -279,28 +310,7 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device) -> str
         reporter.say(f"{'':<11}each {name} encodes {how}")
     learner, data, compiled = _compiled(learner, data, chosen, config=config, prepared=prepared)
     memory.check_fits(compiled.planned, device, config)
-    stop.check()
-    state = compiled.init(jax.random.key(config.seed), data)
-    count = build.num_windows(config)
-    total = count * build.window_env_steps(config)
-    reporter.phase("train", f"{total:,} environment steps in {count} windows")
-    # The second window, for the first one warms up; a run of one window has no other.
-    chosen = min(1, count - 1) if config.run.profile else None
-    with checkpoint.open_checkpoints(run.checkpoints, keep=config.run.keep_checkpoints) as manager:
-        after = _Windows(
-            config,
-            prepared=prepared,
-            run=run,
-            reporter=reporter,
-            manager=manager,
-            learner=learner,
-            stop=stop,
-        )
-        _, reason = loop.run_windows(
-            compiled.window, state, data, count=count, after=after, around=_tracing(run, reporter, chosen)
-        )
-        after.settle()
-    return reason
+    return learner, data, compiled
 
 
 def _compiled(learner: Learner, data: Any, chosen: list[devices.Handle], *, config, prepared) -> Any:
@@ -363,13 +373,3 @@ def _data_facts(prepared: build.Prepared) -> dict[str, Any]:
         "bars_per_year": prepared.bars_per_year,
         "content_hash": content_hash(prepared.frame),
     }
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _note(reward: float | None, score: float | None, best: int | None) -> str:
-    told = {"train": reward, "validation": score}
-    parts = [f"{name} {1e4 * value:+.2f} bp/bar" for name, value in told.items() if value is not None]
-    return " · ".join([*parts, f"best window {best}"])

@@ -9,13 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ztb_jax.errors import ConfigError
+from ztb_jax.settings import LIMIT_VARIABLES
 
 FILE = "trade-config.json"
-VARIABLES = {
-    "checkpoint_interval": "ZTB_CHECKPOINT_INTERVAL",
-    "max_memory_gb": "ZTB_MAX_MEMORY_GB",
-    "max_consecutive_failures": "ZTB_MAX_CONSECUTIVE_FAILURES",
-}
+NAMES = ("checkpoint_interval", "max_memory_gb", "max_consecutive_failures")
+VARIABLES = dict(zip(NAMES, LIMIT_VARIABLES, strict=True))
 
 
 class Limits(BaseModel):

@@ -48,7 +48,8 @@ class Reporter:
     def attach(self, run: directory.RunDirectory, **facts: Any) -> None:
         """From now on the run's metadata is kept up to date; `facts` are its first fields."""
         self.run = run
-        self.update(run_id=run.id, started_at=directory.timestamp(), phase=self.phase_name, **facts)
+        begun = {"run_id": run.id, "started_at": directory.timestamp()}
+        self.update(**begun | facts | {"phase": self.phase_name})
 
     def update(self, **facts: Any) -> None:
         """Set fields of the run's metadata and write it."""

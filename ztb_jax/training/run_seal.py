@@ -51,6 +51,10 @@ COMPARED = (
     "prng_impl",
 )
 """What a seal is validated by; hostname, user and folder do not change a result."""
+EXPLAINED = ("git_commit", "requirements_hash", "config_hash")
+"""Those that `changes` tells by what is behind them."""
+PLACES = ("data.cache_dir", "run.root", "run.id", "run.device")
+"""Settings that say where, not what."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +158,10 @@ class RunSealManager:
         seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
         if not 0 <= seed < SEED_LIMIT:
             raise ValueError(f"seed must be within [0, {SEED_LIMIT - 1}], got {seed}")
-        known, told = _plain("config", config), _plain("metadata", metadata)
-        key, environment = key_facts(jax.random.key(seed)), snapshot(known)
+        seal = make_seal("", seed, config, metadata)
         self.seal_dir.mkdir(parents=True, exist_ok=True)
-        seal = RunSeal(self._claim(), seed, key, directory.timestamp(), environment, known, told)
-        directory.write_json(self._path(seal.run_id), dataclasses.asdict(seal))
+        seal = dataclasses.replace(seal, run_id=self._claim())
+        write_seal(self._path(seal.run_id), seal)
         return seal
 
     def _claim(self) -> str:
@@ -194,6 +197,24 @@ class RunSealManager:
         now = snapshot(seal.config)
         pairs = {name: (getattr(seal.environment, name), getattr(now, name)) for name in COMPARED}
         return {name: then is not None and then == here for name, (then, here) in pairs.items()}
+
+
+def make_seal(
+    run_id: str, seed: int, config: Mapping[str, Any] | None, metadata: Mapping[str, Any] | None
+) -> RunSeal:
+    """A seal of here and now, not written anywhere.
+
+    Raises:
+      ValueError: values that JSON cannot hold.
+    """
+    known, told = _plain("config", config), _plain("metadata", metadata)
+    key = key_facts(jax.random.key(seed))
+    return RunSeal(run_id, seed, key, directory.timestamp(), snapshot(known), known, told)
+
+
+def write_seal(path: Path, seal: RunSeal) -> None:
+    """Replace the file at once."""
+    directory.write_json(path, dataclasses.asdict(seal))
 
 
 def read_seal(path: Path) -> RunSeal:
@@ -242,6 +263,59 @@ def snapshot(config: Mapping[str, Any]) -> EnvironmentSnapshot:
         xla_flags=os.environ.get("XLA_FLAGS", ""),
         prng_impl=str(jax.config.values["jax_default_prng_impl"]),
     )
+
+
+def changes(seal: RunSeal, *, config: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+    """What a run with `seal` depends on and is not as it was, each with both values.
+
+    The working directory's commit is not among it, for `sources_hash` is of the code that runs. What is
+    unknown here is told; what was unknown then, too.
+
+    Args:
+      seal: of the run.
+      config: plain values, of now.
+      facts: what the seal's metadata hold besides: data, split, normaliser and the hash of config.json.
+    """
+    then, now = dataclasses.asdict(seal.environment), dataclasses.asdict(snapshot(config))
+    told = [
+        f"environment.{name} was {then[name]!r} and is {now[name]!r}"
+        for name in COMPARED
+        if name not in EXPLAINED and (then[name] != now[name] or now[name] is None)
+    ]
+    told += _differing("requirements", then["requirements"], now["requirements"])
+    if _digest(then["requirements"]) != then["requirements_hash"]:
+        told.append("requirements of the seal do not agree with their hash: it was edited or damaged")
+    then, now = (
+        {k: v for k, v in _flat(_plain("config", of)).items() if k not in PLACES}
+        for of in (seal.config, config)
+    )
+    told += _differing("config", then, now)
+    told += _differing("seal", {name: seal.metadata.get(name) for name in facts}, _plain("facts", facts))
+    key = key_facts(jax.random.key(seal.seed))
+    if seal.key != key:
+        told.append(f"key of the seal was {seal.key} and seed {seal.seed} gives {key}")
+    if seal.seed != config["seed"]:
+        told.append(f"seed of the seal was {seal.seed} and config.seed is {config['seed']}")
+    return told
+
+
+def _differing(place: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{place}.{name} was {then.get(name)!r} and is {now.get(name)!r}"
+        for name in sorted({**then, **now})
+        if then.get(name) != now.get(name)
+    ]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def _plain(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
