@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("env", "train", "learn", "encoders", "shuffles", "compile", "faults", "gpu")
+NAMES = ("env", "train", "learn", "encoders", "shuffles", "compile", "faults", "overhead", "gpu")
 
 
 def main() -> int:

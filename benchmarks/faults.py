@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.harness import Row, finish
-from ztb_jax.runs import checkpoint, directory
+from ztb_jax.runs import checkpoint, directory, packing
 
 SETTINGS = """
 data: {symbol: synthetic/ar1, timeframe: 1h, synthetic_bars: 1200, embargo_bars: 4}
@@ -243,7 +243,7 @@ def corruption_rows(root: Path, corruptions: int) -> list[Row]:
     for _ in range(corruptions):
         how = damaged(folder / "1", folder / "0", draw)
         restored, passed_over = checkpoint.newest(folder, like)
-        equal = restored is not None and checkpoint.digests(restored.trees) == checkpoint.digests(
+        equal = restored is not None and packing.digests(restored.trees) == packing.digests(
             {"state": state_of(0)}
         )
         if passed_over and equal:

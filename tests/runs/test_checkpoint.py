@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ztb_jax.errors import RunError
-from ztb_jax.runs import checkpoint
+from ztb_jax.runs import checkpoint, packing
 
 
 def a_state(number: int) -> dict:
@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 def equal(tree, other) -> bool:
-    return checkpoint.digests({"": tree}) == checkpoint.digests({"": other})
+    return packing.digests({"": tree}) == packing.digests({"": other})
 
 
 def damage(folder, number: int, name: str = "_METADATA") -> None:
@@ -151,16 +151,16 @@ def test_room_is_made_and_what_is_damaged_is_kept_aside(folder):
 
 def test_chains_tell_any_difference_before_them():
     rows = [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
-    chain = checkpoint.chained(checkpoint.chained("", rows[0]), rows[1])
-    other = checkpoint.chained(checkpoint.chained("", rows[0] | {"b": "0"}), rows[1])
+    chain = packing.chained(packing.chained("", rows[0]), rows[1])
+    other = packing.chained(packing.chained("", rows[0] | {"b": "0"}), rows[1])
     assert chain != other
-    assert chain == checkpoint.chained(checkpoint.chained("", dict(reversed(rows[0].items()))), rows[1])
+    assert chain == packing.chained(packing.chained("", dict(reversed(rows[0].items()))), rows[1])
 
 
 FULL = """
 import sys, jax.numpy as jnp
 from pathlib import Path
-from ztb_jax.runs import checkpoint
+from ztb_jax.runs import checkpoint, packing
 folder = Path(sys.argv[1])
 small, large = jnp.arange(1000.0), {str(n): jnp.arange(n, n + 400_000.0) ** 0.5 for n in range(8)}
 with checkpoint.Checkpoints(folder, keep=2) as writer:

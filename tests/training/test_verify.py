@@ -8,7 +8,7 @@ import pytest
 
 from tests.training.resuming import stopped, train
 from ztb_jax.cli.main import run
-from ztb_jax.runs import checkpoint, directory
+from ztb_jax.runs import directory, packing
 from ztb_jax.training import evaluate, run_seal
 
 
@@ -113,7 +113,7 @@ def rewritten(found, change) -> None:
     chain, rows = "", directory.read_lines(found.digests)
     for row in rows:
         change(row)
-        chain = row["chain"] = checkpoint.chained(chain, row["leaves"])
+        chain = row["chain"] = packing.chained(chain, row["leaves"])
     directory.write_lines(found.digests, rows)
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: generations of a state that orbax writes aside, and a manifest of hashes that commits each.
 
 checkpoints/<generation>/
-  <name>/            one directory of orbax for each tree that was saved
+  state/             by orbax: the bytes of every leaf, small ones in one array
   manifest.json      plain values, hashes of every file and of every leaf; the last line hashes the rest
 
 A generation without a manifest was never completed, and one that does not agree with it is damaged: neither
@@ -14,19 +14,18 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
 from ztb_jax.errors import RunError
-from ztb_jax.runs import directory
+from ztb_jax.runs import directory, packing
 
 # Its threads log what they also raise, and we tell that once.
 logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno < 40)
@@ -34,8 +33,8 @@ logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathnam
 FORMAT = 1
 MANIFEST = "manifest.json"
 DAMAGED = "damaged-"
+STATE = "state"
 FEWEST = 2  # generations kept: the older one stands until the newer is committed
-BLOCK = 1 << 20
 
 
 class Manifest(NamedTuple):
@@ -47,6 +46,7 @@ class Manifest(NamedTuple):
       files: size and SHA-256 by path within the generation.
       leaves: SHA-256 of every leaf by tree and path.
       forms: dtype and shape of every leaf, likewise.
+      sizes: bytes of every leaf, likewise, in the order in which they were packed.
     """
 
     generation: int
@@ -54,6 +54,7 @@ class Manifest(NamedTuple):
     files: dict[str, tuple[int, str]]
     leaves: dict[str, str]
     forms: dict[str, str]
+    sizes: dict[str, int]
 
 
 class Restored(NamedTuple):
@@ -137,10 +138,12 @@ class Checkpoints:
         told = json.loads(json.dumps(dict(plain), allow_nan=False))
         if best is not None:
             self._best.generation = best
-        held = {name: jax.tree.map(_on_host, tree) for name, tree in trees.items()}
-        items = {name: ocp.args.StandardSave(tree) for name, tree in held.items()}  # pyright: ignore[reportCallIssue]
-        self._manager.save(generation, args=ocp.args.Composite(**items), force=True)
-        self._committing = self._aside.submit(self._commit, generation, held, told)
+        held = {name: packing.on_host(leaf) for name, leaf in packing.named(trees)}
+        sizes = {name: values.nbytes for name, values in held.items()}
+        manifest = Manifest(generation, told, files={}, leaves={}, forms=packing.forms(trees), sizes=sizes)
+        state = ocp.args.StandardSave(packing.packed(held))  # pyright: ignore[reportCallIssue]
+        self._manager.save(generation, args=ocp.args.Composite(**{STATE: state}), force=True)
+        self._committing = self._aside.submit(self._commit, manifest, held)
 
     def wait(self) -> Manifest | None:
         """Wait for the save in flight; what it committed, or None where none was in flight.
@@ -157,14 +160,14 @@ class Checkpoints:
             self._failed = True
             raise
 
-    def _commit(self, generation: int, held: Mapping[str, Any], plain: dict[str, Any]) -> Manifest:
-        leaves, forms = digests(held), _forms(held)
+    def _commit(self, manifest: Manifest, held: Mapping[str, np.ndarray]) -> Manifest:
+        leaves = {name: packing.digest(values) for name, values in held.items()}
         try:
             self._manager.wait_until_finished()
         except ValueError as error:
             # tensorstore tells a full disk as a ValueError.
-            raise OSError(f"generation {generation} could not be written: {error}") from error
-        return _commit(self.folder / str(generation), Manifest(generation, plain, {}, leaves, forms))
+            raise OSError(f"generation {manifest.generation} could not be written: {error}") from error
+        return _commit(self.folder / str(manifest.generation), manifest._replace(leaves=leaves))
 
 
 class _Best(keeping.PreservationPolicy):
@@ -174,28 +177,6 @@ class _Best(keeping.PreservationPolicy):
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
         return [each.step == self.generation for each in checkpoints]
-
-
-def digests(trees: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of dtype, shape and bytes of every leaf, by tree and path."""
-    return {name: _digest(leaf) for name, leaf in _named(trees)}
-
-
-def _named(trees: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every leaf with its tree and path."""
-    for name, tree in trees.items():
-        for path, leaf in jax.tree.leaves_with_path(tree):
-            yield "/".join([name, jax.tree_util.keystr(path, simple=True, separator="/")]), leaf
-
-
-def _forms(trees: Mapping[str, Any]) -> dict[str, str]:
-    """Dtype and shape of every leaf, or of what stands for it."""
-    return {name: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for name, leaf in _named(trees)}
-
-
-def chained(before: str, leaves: Mapping[str, str]) -> str:
-    """SHA-256 of a digest and of everything in a generation: equal chains had equal bits all along."""
-    return hashlib.sha256(json.dumps([before, dict(leaves)], sort_keys=True).encode()).hexdigest()
 
 
 def generations(folder: Path) -> list[int]:
@@ -279,20 +260,11 @@ def put_aside(folder: Path, newest: int) -> None:
         place.rename(kept)
 
 
-def _on_host(leaf: Any) -> Any:
-    """What outlives the donation of `leaf`; typed keys, which are small, are copied where they are."""
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jnp.copy(leaf)
-    return np.asarray(leaf)
-
-
-def _digest(leaf: Any) -> str:
-    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        leaf = jax.random.key_data(leaf)
-    values = np.ascontiguousarray(leaf)
-    told = hashlib.sha256(f"{values.dtype} {values.shape} ".encode())
-    told.update(values.reshape(-1).view(np.uint8).data)
-    return told.hexdigest()
+def _unpacked(place: Path, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The bytes of every leaf by its name."""
+    wanted = {name: np.empty(size, np.uint8) for name, size in packing.packed_sizes(sizes).items()}
+    with ocp.StandardCheckpointer() as reader:
+        return packing.unpacked(reader.restore(place / STATE, wanted), sizes)
 
 
 def _digest_of_file(path: Path) -> str:
@@ -349,8 +321,15 @@ def _restored(folder: Path, number: int, like: Mapping[str, Any]) -> Restored | 
             f"{folder / str(number)} does not fit, for it was saved with other settings or by other code: "
             + "; ".join(misfits)
         )
-    trees = {name: _read(folder / str(number) / name, tree) for name, tree in like.items()}
-    wrong = [key for key, digest in digests(trees).items() if manifest.leaves.get(key) != digest]
+    flat = _unpacked(folder / str(number), manifest.sizes)
+    trees = {
+        name: jax.tree.unflatten(
+            jax.tree.structure(tree),
+            [packing.leaf_of(flat[key], leaf) for key, leaf in packing.named({name: tree})],
+        )
+        for name, tree in like.items()
+    }
+    wrong = [key for key, digest in packing.digests(trees).items() if manifest.leaves.get(key) != digest]
     if wrong:
         return f"generation {number} is damaged: {', '.join(wrong)} read differently"
     return Restored(number, trees, manifest.plain, manifest.leaves)
@@ -358,22 +337,10 @@ def _restored(folder: Path, number: int, like: Mapping[str, Any]) -> Restored | 
 
 def _misfits(manifest: Manifest, like: Mapping[str, Any]) -> list[str]:
     """Leaves that are not there, that `like` does not have, or that have another form."""
-    wanted = _forms(like)
+    wanted = packing.forms(like)
     there = {name: form for name, form in manifest.forms.items() if name.split("/", 1)[0] in like}
     return [
         f"{name} is {there.get(name, 'not in it')}, and {wanted.get(name, 'nothing')} is wanted"
         for name in sorted({*wanted, *there})
         if wanted.get(name) != there.get(name)
     ]
-
-
-def _read(place: Path, like: Any) -> Any:
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    with ocp.StandardCheckpointer() as reader:
-        try:
-            return reader.restore(place, abstract)
-        except (ValueError, KeyError, FileNotFoundError) as error:
-            cause = next(iter(str(error).splitlines()), type(error).__name__)
-            raise RunError(
-                f"{place} does not fit: {cause}. It was saved with other settings or another version"
-            ) from error

@@ -10,7 +10,7 @@ import psutil
 from ztb_jax import build, gates, gating
 from ztb_jax.evaluation import compare, metrics
 from ztb_jax.learner import Learner
-from ztb_jax.runs import checkpoint, directory, loop
+from ztb_jax.runs import checkpoint, directory, loop, packing
 from ztb_jax.training import evaluate
 from ztb_jax.training.eval_gates import GIB, EvalGates
 from ztb_jax.training.evaluate import BEST
@@ -192,7 +192,7 @@ class Between:
     def _digested(self, number: int, leaves: dict[str, str]) -> None:
         """Write what `ztb verify` compares: of the carry after the window, and of all up to it."""
         carry = {name: digest for name, digest in leaves.items() if name.startswith(f"{CARRY}/")}
-        self.chain = checkpoint.chained(self.chain, carry)
+        self.chain = packing.chained(self.chain, carry)
         directory.append_line(self.run.digests, {"window_id": number, "chain": self.chain, "leaves": carry})
 
     def reason(self, number: int, verdict: int) -> str | None:

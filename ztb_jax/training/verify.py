@@ -14,7 +14,7 @@ import jax
 from ztb_jax import build, devices
 from ztb_jax.config import as_dict
 from ztb_jax.errors import RunError
-from ztb_jax.runs import checkpoint, directory, loop
+from ztb_jax.runs import checkpoint, directory, loop, packing
 from ztb_jax.training import evaluate, job, run_seal
 from ztb_jax.training.between import CARRY, means
 from ztb_jax.training.interrupt import StopRequest
@@ -132,7 +132,7 @@ def _made_again(
         stop.check()
         if window.number == 0:
             first_metrics.update(means(window))
-        told, here = recorded[window.number]["leaves"], checkpoint.digests({CARRY: state})
+        told, here = recorded[window.number]["leaves"], packing.digests({CARRY: state})
         wrong = sorted(name for name in {*told, *here} if told.get(name) != here.get(name))
         done = window.number + 1
         note = "different" if wrong else "identical"
@@ -150,7 +150,7 @@ def _chain_broken(recorded: list[dict[str, Any]]) -> list[str]:
     """Rows of digests that were edited, moved or lost: each hashes the one before."""
     before = ""
     for number, row in enumerate(recorded):
-        before = checkpoint.chained(before, row["leaves"])
+        before = packing.chained(before, row["leaves"])
         if row["window_id"] != number or row["chain"] != before:
             return [f"digests of window {number} are not what was written"]
     return []
