@@ -56,7 +56,7 @@ class Verification:
             lines[0] += f": every bit of {self.windows} windows"
         if self.deviation is not None:
             lines[0] += (
-                f": metrics of the first window deviate by {self.deviation:.1%}, and {TOLERANCE:.0%} is "
+                f": metrics of the first window deviate by {self.deviation:.2%}, and {TOLERANCE:.0%} is "
                 "allowed in other surroundings"
             )
         if self.first_difference is not None:
