@@ -41,6 +41,7 @@ LEVELS = {
     "ztb_jax.runs": 4,
     "ztb_jax.parallel": 5,
     "ztb_jax.population": 5,
+    "ztb_jax.utils": 5,
     "ztb_jax.build": 6,
     "ztb_jax.training": 7,
     "ztb_jax.cli": 7,
@@ -63,7 +64,7 @@ CONTROL_PLANE = (
     "ztb_jax.data.load",
     "ztb_jax.evaluation.report",
 )
-CONTRACT = {"RunSealManager"}  # names that the source documents promise
+CONTRACT = {"CheckpointManager", "RunSealManager"}  # names that the source documents promise
 FORBIDDEN_SUFFIXES = (
     "Manager",
     "Handler",

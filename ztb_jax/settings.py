@@ -272,7 +272,7 @@ class GateConfig:
     falling_after_steps: Annotated[int, Field(ge=0, le=10**15)] = 300_000
     """Environment steps after which that slope begins."""
     memory_gb: Distance | None = None
-    """GiB that the process may hold; none is 2, or 2 more than it begins with where that is much."""
+    """GiB that the process may hold; none is 2, or 2 more than it begins with, and what a window plans."""
     resume_seconds: Distance | None = None
     """Seconds that a resume may take; the documents ask for 30."""
     patience_windows: Size = 3

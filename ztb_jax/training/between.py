@@ -15,6 +15,7 @@ from ztb_jax.training import evaluate
 from ztb_jax.training.eval_gates import GIB, EvalGates
 from ztb_jax.training.evaluate import BEST
 from ztb_jax.training.interrupt import StopRequest
+from ztb_jax.training.limits import resolve_limits
 from ztb_jax.training.progress import Reporter
 from ztb_jax.verdicts import OF_SURROUNDINGS
 
@@ -36,11 +37,14 @@ class Between:
         checkpoints: checkpoint.Checkpoints,
         learner: Learner,
         stop: StopRequest,
+        planned: int,
     ):
         self.config, self.run, self.reporter = config, run, reporter
         self.checkpoints, self.learner, self.stop = checkpoints, learner, stop
         self.validate = evaluate.backtest_of(config, prepared, "validation")
         limit = EvalGates(max_memory_gb=config.gates.memory_gb).max_memory / GIB
+        if resolve_limits(max_memory_gb=config.gates.memory_gb).max_memory_gb is None:
+            limit += planned / GIB  # what a window will take is no leak
         watch = gating.make_window_gates(config, memory_gb=limit)
         self.judge, self.judged = jax.jit(watch.update), watch.init()
         self.buy_and_hold = None

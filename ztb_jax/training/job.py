@@ -274,6 +274,7 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device, read: 
             checkpoints=checkpoints,
             learner=learner,
             stop=stop,
+            planned=compiled.planned or 0,
         )
         if restored is not None:
             state, first = restored.trees[CARRY], restored.generation + 1

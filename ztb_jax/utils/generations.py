@@ -1,7 +1,7 @@
-"""Generations of any state in one folder, over `ztb_jax.runs.checkpoint`: its layout, its manifests, its hashes.
+"""Generations of any state in one folder: layout, manifests and hashes are `ztb_jax.runs.checkpoint`'s.
 
-What this adds is the form of the state, in the manifest; a lock; and what may be removed. orbax compresses with
-zstd.
+What this adds is the form of the state, in the manifest; a lock; and what may be removed. orbax compresses
+with zstd.
 """
 
 import fcntl
@@ -12,17 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from ztb_jax.errors import RunError
-from ztb_jax.runs import checkpoint
+from ztb_jax.runs import checkpoint, packing
 from ztb_jax.utils import trees
 
 KIND = "ztb_jax.utils"
 VERSION = 1
-LOCK = ".lock"
+LOCK = ".checkpoints.lock"  # not that of a run, which is held for long
 STATE = "state"
-EMPTY = {"none": np.zeros(1, np.uint8)}  # orbax refuses a tree without arrays
 
 
 class Read(NamedTuple):
@@ -41,8 +38,8 @@ class Read(NamedTuple):
 def locked(folder: Path, *, writing: bool) -> Iterator[None]:
     """Inside, nobody else writes to `folder`, and nobody reads while one writes; others wait.
 
-    The lock goes with the process, however that ends. Where a reader finds no lock, nobody ever wrote here, or it
-    is a copy: then it goes without.
+    The lock goes with the process, however that ends. Where a reader finds no lock, nobody ever wrote here,
+    or it is a copy: then it goes without.
     """
     path = folder / LOCK
     if writing:
@@ -71,20 +68,12 @@ def write(folder: Path, number: int, parts: trees.Parts, facts: dict[str, Any]) 
     Raises:
       OSError: it cannot be written; what was begun is removed.
     """
-    shapes = {name: list(array.shape) for name, array in parts.arrays.items()}
-    plain = {
-        "kind": KIND,
-        "version": VERSION,
-        "form": parts.form,
-        "dtypes": parts.dtypes,
-        "shapes": shapes,
-        "facts": facts,
-    }
+    told = {"form": parts.form, "arrays": trees.described(parts.arrays), "facts": facts}
     place = folder / str(number)
     try:
         # It removes none: what goes, goes when this one is committed.
         with checkpoint.Checkpoints(folder, keep=sys.maxsize) as writer:
-            writer.save(number, {STATE: parts.arrays or EMPTY}, plain)
+            writer.save(number, {STATE: parts.arrays}, {"kind": KIND, "version": VERSION} | told)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
@@ -107,10 +96,9 @@ def read(folder: Path, number: int, like: Any = trees.ABSENT, root: str = "state
     plain = facts_of(folder, number)
     if isinstance(plain, str):
         return plain
-    wanted = trees.abstract(plain["dtypes"], plain["shapes"]) or EMPTY
-    restored, _ = checkpoint.restore(folder, {STATE: wanted}, generation=number)
-    arrays = {name: restored.trees[STATE][name] for name in plain["dtypes"]}
-    return Read(trees.put_together(plain["form"], arrays, plain["dtypes"], like, root), plain["facts"])
+    wanted = {STATE: trees.stand_ins(plain["arrays"])}
+    restored, _ = checkpoint.restore(folder, wanted, generation=number)
+    return Read(trees.put_together(plain["form"], restored.trees[STATE], like, root), plain["facts"])
 
 
 def facts_of(folder: Path, number: int) -> dict[str, Any] | str:
@@ -135,10 +123,21 @@ def completed(folder: Path) -> list[int]:
     return [number for number in checkpoint.generations(folder) if _manifest(folder, number).is_file()]
 
 
+def check_ours(folder: Path) -> None:
+    """Refuse to write to a folder, or remove from it, where another program's checkpoints are.
+
+    Raises:
+      RunError: the newest that is whole is of another program or a later version.
+    """
+    for number in completed(folder):
+        if not isinstance(facts_of(folder, number), str):
+            return
+
+
 def remove_surplus(
     folder: Path, most: int, *, whole: int | None = None, spared: Collection[int] = ()
 ) -> list[Path]:
-    """Remove all but the newest `most` generations, and what was never completed; but never the last whole one.
+    """Remove what was never completed and all but the newest `most` generations, never the last whole one.
 
     Args:
       folder: of the generations, which the caller has locked.
@@ -149,14 +148,20 @@ def remove_surplus(
     Returns:
       What was removed, newest first.
     """
-    numbers, there = checkpoint.generations(folder), completed(folder)
-    if len(there) > most and whole is None:
-        whole = next((n for n in there if not isinstance(checkpoint.read_manifest(folder, n), str)), None)
-    first = [] if whole is None else [whole]
-    kept = {*(first + [number for number in there if number not in first])[:most], *spared}
-    if len(there) <= most:
-        kept = set(there)
-    return [_removed(folder, number) for number in numbers if number not in kept]
+    there = committed = completed(folder)
+    if len(there) > most:
+        if whole is None:
+            whole = next((n for n in there if not isinstance(checkpoint.read_manifest(folder, n), str)), None)
+        there = ([n for n in there if n == whole] + [n for n in there if n != whole])[:most]
+    kept = {*there, *spared}
+    going = [number for number in checkpoint.generations(folder) if number not in kept]
+    return [_removed(folder, n) for n in going if n in committed or _begun(folder, n)]
+
+
+def _begun(folder: Path, number: int) -> bool:
+    """Whether a folder without a manifest was to be a generation; another's name may be a number, too."""
+    told = folder / str(number) / checkpoint.STATE / "_METADATA"
+    return told.is_file() and f"'{packing.PACK}'" in told.read_text()
 
 
 def _removed(folder: Path, number: int) -> Path:

@@ -7,12 +7,12 @@ A form is a list that begins with its kind:
   ["dict", [[form of key, form], ...]]  ["list", [form, ...]]  ["tuple", [form, ...]]
   ["node", type, [[key, form], ...]]
 
-`name` is that of a stored array. A node is of a type that is registered with JAX: named tuples, states of optax
-and flax. Its type is not stored, so it is put together from an example.
+`name` is that of a stored array. A node is of a type that is registered with JAX: named tuples, states of
+optax and flax. Its type is not stored, so it is put together from an example.
 """
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 
 DEEPEST = 100
-WORD = 4  # bytes; wider numbers are stored as words, for what reads them may have jax_enable_x64 off
 NUMBERS = {
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
@@ -35,12 +34,10 @@ class Parts(NamedTuple):
     Attributes:
       form: how it is put together.
       arrays: what is stored, by name.
-      dtypes: of each before it was stored.
     """
 
     form: list[Any]
     arrays: dict[str, np.ndarray]
-    dtypes: dict[str, str]
 
 
 def take_apart(state: Any, root: str = "state") -> Parts:
@@ -52,53 +49,41 @@ def take_apart(state: Any, root: str = "state") -> Parts:
 
     Raises:
       TypeError: a part that cannot be saved, by its path.
-      ValueError: an array without elements, or one that cannot be read, likewise; or it contains itself.
+      ValueError: an array that cannot be read, likewise; or the state contains itself.
     """
     found: list[tuple[str, Any]] = []
     form = _taken(state, root, 0, found)
-    arrays, dtypes = {}, {}
-    for number, (path, value) in enumerate(found):
-        host = _on_host(value, path)
-        dtypes[str(number)] = host.dtype.name
-        arrays[str(number)] = host[..., None].view(np.uint32) if host.itemsize > WORD else host
-    return Parts(form, arrays, dtypes)
+    return Parts(form, {str(number): _on_host(value, path) for number, (path, value) in enumerate(found)})
 
 
 def put_together(
-    form: list[Any],
-    arrays: Mapping[str, Any],
-    dtypes: Mapping[str, str],
-    like: Any = ABSENT,
-    root: str = "state",
+    form: list[Any], arrays: Mapping[str, np.ndarray], like: Any = ABSENT, root: str = "state"
 ) -> Any:
     """What `take_apart` took apart; arrays of JAX are where those of `like` are.
 
     Args:
       form: of `take_apart`.
-      arrays: likewise, or as they were read.
-      dtypes: likewise.
+      arrays: likewise, as they were read.
       like: an example; needed for nodes, whose types and static fields come from it.
       root: what errors call it.
 
     Raises:
       ValueError: `like` is needed or does not fit, or `jax_enable_x64` is needed.
     """
-    whole = {name: _narrowed(np.asarray(array), dtypes[name]) for name, array in arrays.items()}
-    return _built(form, whole, like, root)
+    return _built(form, arrays, like, root)
 
 
-def abstract(dtypes: Mapping[str, str], shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
-    """Stand-ins, of no size in memory, for stored arrays of these shapes."""
-    stored = {
-        name: np.uint32 if jnp.dtype(kept).itemsize > WORD else jnp.dtype(kept)
-        for name, kept in dtypes.items()
+def described(arrays: Mapping[str, np.ndarray]) -> dict[str, list[Any]]:
+    """Dtype and shape of each, of what JSON can hold."""
+    return {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
+
+
+def stand_ins(told: Mapping[str, list[Any]]) -> dict[str, np.ndarray]:
+    """Arrays, of no size in memory, that are `described` so."""
+    return {
+        name: np.broadcast_to(np.zeros((), jnp.dtype(dtype)), tuple(shape))
+        for name, (dtype, shape) in told.items()
     }
-    return {name: np.broadcast_to(np.zeros((), stored[name]), tuple(shapes[name])) for name in dtypes}
-
-
-def _narrowed(array: np.ndarray, dtype: str) -> np.ndarray:
-    kept = jnp.dtype(dtype)
-    return np.ascontiguousarray(array).view(kept)[..., 0] if kept.itemsize > WORD else array
 
 
 def _taken(value: Any, path: str, depth: int, found: list[tuple[str, Any]]) -> list[Any]:
@@ -118,8 +103,9 @@ def _taken(value: Any, path: str, depth: int, found: list[tuple[str, Any]]) -> l
     children = _children(value)
     if children is None:
         raise TypeError(
-            f"{path} is of type {_type(value)} and cannot be saved: a state holds dicts, lists, tuples, pytrees, "
-            "arrays, numbers, strings, bools and None; leave it out, or save the values that it is made from"
+            f"{path} is of type {_type(value)} and cannot be saved: a state holds dicts, lists, tuples, "
+            "pytrees, arrays, numbers, strings, bools and None; leave it out, or save the values that it is "
+            "made from"
         )
     named = [[key, _taken(part, f"{path}/{key}", depth + 1, found)] for key, part in children[0]]
     return ["node", _type(value), named]
@@ -151,15 +137,14 @@ def _key(key: Any, path: str) -> list[Any]:
 def _array(value: Any, path: str, found: list[tuple[str, Any]]) -> list[Any]:
     if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
         raise TypeError(f"{path} is of type {_type(value)} and cannot be saved: make it a plain array")
-    if value.size == 0:
-        raise ValueError(f"{path} has no elements (shape {list(value.shape)}), which orbax cannot save")
     name = str(len(found))
     found.append((path, value))
     if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
         return ["key", name, str(jax.random.key_impl(value))]
     if value.dtype.name not in NUMBERS or not value.dtype.isnative:
         raise TypeError(
-            f"{path} is an array of {value.dtype}, which cannot be saved: turn it into numbers in the machine's order"
+            f"{path} is an array of {value.dtype}, which cannot be saved: turn it into numbers in this "
+            "machine's byte order"
         )
     if isinstance(value, jax.Array):
         return ["jax", name]
@@ -249,7 +234,7 @@ def _as_it_was(kind: str, rest: list[Any], whole: Mapping[str, np.ndarray], path
     if kind == "key":
         return jax.random.wrap_key_data(jnp.asarray(array), impl=rest[1])
     if kind == "numpy":
-        return np.array(array)
+        return array
     if kind == "scalar":
         return array[()]
     if jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype:
@@ -273,7 +258,8 @@ def _placed(value: Any, like: Any, path: str) -> Any:
 
 def _misfit(path: str, value: Any, like: Any) -> ValueError:
     return ValueError(
-        f"{path} is {_called(value)}, and `like` has {_called(like)} there: give a state of the same structure"
+        f"{path} is {_called(value)}, and `like` has {_called(like)} there: give a state of the same "
+        "structure"
     )
 
 
