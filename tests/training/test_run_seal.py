@@ -173,3 +173,27 @@ def test_an_import_makes_nothing_and_loads_no_jax(tmp_path):
     assert told.stdout.split() == ["False", "create_run_seal"]
     assert not (tmp_path / "run_seals").exists()
     assert not hasattr(ztb_jax.training, "seal")
+
+
+def test_a_difference_in_another_encoding_is_hashed_as_it_is(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *arguments], check=True)
+
+    monkeypatch.chdir(tmp_path)
+    git("init", "-q")
+    (tmp_path / "f.txt").write_text("plain\n")
+    git("add", "f.txt")
+    git("commit", "-q", "-m", "one")
+    (tmp_path / "f.txt").write_bytes(b"caf\xe9\n")
+    commit = run_seal.snapshot({}).git_commit
+    assert commit is not None
+    assert "-dirty-" in commit
+
+
+def test_requirements_are_what_an_import_would_find(tmp_path, monkeypatch):
+    (tmp_path / "half_removed-1.0.dist-info").mkdir()
+    shadow = tmp_path / "rich-0.0.1.dist-info"
+    shadow.mkdir()
+    (shadow / "METADATA").write_text("Metadata-Version: 2.1\nName: rich\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert run_seal.snapshot({}).requirements["rich"] == "0.0.1"

@@ -172,3 +172,26 @@ def test_what_cannot_be_verified_is_refused(found, tmp_path, capsys):
     assert run(["verify", str(found.path)], prog="ztb") == 2
     assert "nothing to compare with" in capsys.readouterr().err
     assert run(["verify", str(tmp_path / "nowhere")], prog="ztb") == 2
+
+
+def test_checkpoints_of_a_run_that_is_being_made_come_and_go(found, capsys):
+    path = next((found.checkpoints / "5").rglob("_METADATA"))
+    path.write_bytes(path.read_bytes() + b" ")
+    with directory.locked(found):
+        status, told = verify(found, capsys, "--windows", "1")
+    assert (status, told["changed"]) == (0, [])
+
+
+@pytest.mark.parametrize("row", [{"window_id": 0}, {"window_id": 0, "leaves": "x", "chain": ""}])
+def test_rows_that_are_none_are_told(found, capsys, row):
+    rows = directory.read_lines(found.digests)
+    directory.write_lines(found.digests, [row, *rows[1:]])
+    status, told = verify(found, capsys)
+    assert (status, told["result"]) == (1, "different")
+
+
+def test_without_metrics_a_difference_is_still_told(found, capsys):
+    rewritten(found, lambda row: row["leaves"].update({"carry/learner/updates": "0" * 64}))
+    found.windows.unlink()
+    status, told = verify(found, capsys)
+    assert (status, told["result"]) == (1, "different")

@@ -184,6 +184,7 @@ def test_a_folder_of_somebody_else_is_left_alone_though_its_name_is_a_number(man
     mine = manager.base_path / "data" / "2024"
     (mine / "state").mkdir(parents=True)
     (mine / "bars.csv").write_text("open,close")
+    (mine / "state" / "_METADATA").write_text("{}")  # as another program of orbax would
     assert save(manager, *((n, "data") for n in range(5))) == list(range(2025, 2030))
     manager.cleanup_old_generations()
     assert (mine / "bars.csv").read_text() == "open,close"

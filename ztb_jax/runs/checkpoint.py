@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,6 +34,7 @@ logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathnam
 FORMAT = 1
 MANIFEST = "manifest.json"
 DAMAGED = "damaged-"
+NUMBER = re.compile("0|[1-9][0-9]*", re.ASCII)
 STATE = "state"
 FEWEST = 2  # generations kept: the older one stands until the newer is committed
 
@@ -182,7 +184,7 @@ class _Best(keeping.PreservationPolicy):
 def generations(folder: Path) -> list[int]:
     """The numbers of all generations, newest first, completed or not."""
     names = (path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else ()
-    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+    return sorted((int(name) for name in names if NUMBER.fullmatch(name)), reverse=True)
 
 
 def read_manifest(folder: Path, generation: int) -> Manifest | str:
@@ -264,7 +266,7 @@ def _unpacked(place: Path, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
     """The bytes of every leaf by its name."""
     wanted = {name: np.empty(size, np.uint8) for name, size in packing.packed_sizes(sizes).items()}
     with ocp.StandardCheckpointer() as reader:
-        return packing.unpacked(reader.restore(place / STATE, wanted), sizes)
+        return packing.unpacked(reader.restore((place / STATE).absolute(), wanted), sizes)
 
 
 def _digest_of_file(path: Path) -> str:
@@ -305,7 +307,10 @@ def _parsed(path: Path, generation: int) -> Manifest | str:
     told = json.loads(body)
     if told.pop("format") > FORMAT:
         raise RunError(f"{path} was written by a later version: update ztb_jax to read it")
-    manifest = Manifest(**told)
+    try:
+        manifest = Manifest(**told)
+    except TypeError as error:
+        return f"is damaged: {path.name} is no manifest ({error})"
     if manifest.generation != generation:
         return f"is damaged: it is generation {manifest.generation} under another name"
     return manifest._replace(files={name: (size, told) for name, (size, told) in manifest.files.items()})

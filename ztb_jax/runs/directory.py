@@ -42,7 +42,7 @@ class RunDirectory:
 
     def __init__(self, path: Path):
         self.path = path
-        self.id = path.name
+        self.id = path.resolve().name
         self.config = path / "config.json"
         self.metadata = path / "run_metadata.json"
         self.seal = path / "seal.json"
@@ -165,6 +165,18 @@ def locked(run: RunDirectory) -> Iterator[None]:
         yield
 
 
+def is_locked(run: RunDirectory) -> bool:
+    """Whether a process writes to `run` now."""
+    if not run.lock.is_file():
+        return False
+    with run.lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def find(path: str | Path) -> RunDirectory:
     """An existing run directory.
 
@@ -242,11 +254,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """Every object of a JSON Lines file, none when it does not exist; a torn last line is left out."""
     if not path.is_file():
         return []
-    lines = path.read_text().split("\n")[:-1]  # what follows the last newline was never finished
     try:
-        return [json.loads(line) for line in lines]
+        lines = path.read_text().split("\n")[:-1]  # what follows the last newline was never finished
+        rows = [json.loads(line) for line in lines]
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}): restore it, or train again") from None
+    if not all(isinstance(row, dict) for row in rows):
+        raise RunError(f"{path} is damaged (a line is no object): restore it, or train again")
+    return rows
+
+
+def read_windows(path: Path) -> list[dict[str, Any]]:
+    """As `read_lines`, of lines that each tell of a window."""
+    rows = read_lines(path)
+    if not all(isinstance(row.get("window_id"), int) for row in rows):
+        raise RunError(f"{path} is damaged (a line is of no window): restore it, or train again")
+    return rows
 
 
 def timestamp() -> str:

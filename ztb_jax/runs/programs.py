@@ -175,14 +175,16 @@ def _place(described: str, data: Any, num_updates: int) -> Path | None:
         [(leaf.shape, str(leaf.dtype), leaf.weak_type) for leaf in leaves],
         (device.platform, device.device_kind),
         [(name, version(name)) for name in LIBRARIES],
-        sorted((name, str(value)) for name, value in jax.config.values.items() if _matters(name)),
+        sorted(settings().items()),
         sources(),
     )
     return Path(folder) / f"traced-{hashlib.sha256(repr(facts).encode()).hexdigest()}"
 
 
-def _matters(setting: str) -> bool:
-    return not any(word in setting for word in ELSEWHERE)
+def settings() -> dict[str, str]:
+    """JAX's settings that change what programs compute."""
+    values = jax.config.values.items()
+    return {name: str(value) for name, value in values if not any(word in name for word in ELSEWHERE)}
 
 
 @cache

@@ -99,12 +99,15 @@ class Between:
         plain = restored.plain
         self.best, self.best_window = restored.trees[BEST], plain["best_window"]
         self.best_score = -np.inf if plain["best_score"] is None else plain["best_score"]
-        self.judged = jax.tree.unflatten(jax.tree.structure(self.judged), map(np.int32, plain["judged"]))
+        if len(plain["judged"]) == len(jax.tree.leaves(self.judged)):  # else gates came or went: count anew
+            self.judged = jax.tree.unflatten(jax.tree.structure(self.judged), map(np.int32, plain["judged"]))
         self.done = plain["env_steps_total"]
         self.resumed_after = time.perf_counter() - self.reporter.started
-        rows = [row for row in directory.read_lines(self.run.windows) if row["window_id"] <= plain["window"]]
+        rows = [
+            row for row in directory.read_windows(self.run.windows) if row["window_id"] <= plain["window"]
+        ]
         directory.write_lines(self.run.windows, rows)
-        told = [row for row in directory.read_lines(self.run.digests) if row["window_id"] < plain["window"]]
+        told = [row for row in directory.read_windows(self.run.digests) if row["window_id"] < plain["window"]]
         directory.write_lines(self.run.digests, told)
         self.chain = plain["chain"]
         self._digested(plain["window"], restored.leaves)

@@ -86,7 +86,7 @@ def _train_on(device: devices.Handle, config: Config, reporter: Reporter, stop: 
     stop.check()
     run = directory.create(config.run.root, config.run.id, as_dict(config))
     with directory.locked(run), _recording(config, run, reporter):
-        facts = seal_facts(run, prepared)
+        facts = seal_facts(prepared)
         run_seal.write_seal(run.seal, run_seal.make_seal(run.id, config.seed, as_dict(config), facts))
         _announce(config, prepared, run, reporter, device=device)
         result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device)
@@ -148,13 +148,12 @@ def _recording(config: Config, run: directory.RunDirectory, reporter: Reporter) 
     run.reserve.unlink(missing_ok=True)
 
 
-def seal_facts(run: directory.RunDirectory, prepared: build.Prepared) -> dict[str, Any]:
+def seal_facts(prepared: build.Prepared) -> dict[str, Any]:
     """What a run depends on beside its configuration and its environment."""
     return {
         "data": content_hash(prepared.frame),
         "split": {name: list(bounds) for name, bounds in prepared.split._asdict().items()},
         "normaliser": prepared.scaler.to_dict(),
-        "config_sha256": directory.sha256(run.config),
     }
 
 

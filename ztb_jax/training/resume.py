@@ -1,6 +1,7 @@
 """Going on with a run that was stopped, to the bits that it would have had."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ztb_jax.runs import checkpoint, directory
 from ztb_jax.training import evaluate, job, run_seal
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
-from ztb_jax.verdicts import OF_SURROUNDINGS
+from ztb_jax.verdicts import OF_SURROUNDINGS, VERDICTS
 
 
 def resume(
@@ -49,7 +50,7 @@ def resume(
         config = job.spread_over(devices.together(device, config.run.devices), config)
         with jax.default_device(device):
             prepared = job.prepared_market(config, reporter)
-            changed = run_seal.changes(seal, config=as_dict(config), facts=job.seal_facts(run, prepared))
+            changed = run_seal.changes(seal, config=as_dict(config), facts=job.seal_facts(prepared))
             if changed and not allow_drift:
                 raise RunError(
                     [f"{run.path}: {each}" for each in changed]
@@ -82,6 +83,8 @@ def _not_ended(run: directory.RunDirectory) -> dict[str, Any]:
             f"{run.path} holds no {run.seal.name}: it was stopped before it began, or an earlier version "
             "made it; train again"
         )
+    if os.path.lexists(run.checkpoints) and not run.checkpoints.is_dir():
+        raise RunError(f"{run.checkpoints} is no directory: bring back what it should be, such as a disk")
     if not run.metadata.is_file():
         return {}
     metadata = directory.read_json(run.metadata)
@@ -93,7 +96,10 @@ def _not_ended(run: directory.RunDirectory) -> dict[str, Any]:
         )
     failed = metadata.pop("verdict_code", gates.HEALTHY)
     if failed not in (gates.HEALTHY, *OF_SURROUNDINGS):
-        raise RunError(f"{run.path} was stopped by a gate, which would stop it again: {metadata['error']}")
+        told = VERDICTS[failed].sentence if failed in VERDICTS else f"verdict {failed}"
+        raise RunError(
+            f"{run.path} was stopped by a gate, which would stop it again: {metadata.get('error') or told}"
+        )
     metadata.pop("failed_window", None)
     return metadata
 
@@ -125,6 +131,6 @@ def _newest(
     reporter.update(resumed=[*reporter.metadata.get("resumed", []), told])
     surroundings = dataclasses.asdict(run_seal.snapshot(seal.config)) if changed else None
     told = told | {"environment": surroundings}
-    metadata = seal.metadata | {"resumed": [*seal.metadata.get("resumed", []), told]}
+    metadata = seal.metadata | {"resumed": [*(seal.metadata.get("resumed") or []), told]}
     run_seal.write_seal(run.seal, dataclasses.replace(seal, metadata=metadata))
     return restored

@@ -26,11 +26,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from pydantic import TypeAdapter, ValidationError
 
 from ztb_jax import devices
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory
-from ztb_jax.runs.programs import sources
+from ztb_jax.runs.programs import settings, sources
+from ztb_jax.settings import STRICT
 
 VERSION = 1
 SEED_LIMIT = 2**31
@@ -49,12 +51,13 @@ COMPARED = (
     "processor",
     "xla_flags",
     "prng_impl",
+    "jax_settings",
 )
 """What a seal is validated by; hostname, user and folder do not change a result."""
-EXPLAINED = ("git_commit", "requirements_hash", "config_hash")
+EXPLAINED = ("git_commit", "requirements_hash", "config_hash", "jax_settings")
 """Those that `changes` tells by what is behind them."""
-PLACES = ("data.cache_dir", "run.root", "run.id", "run.device")
-"""Settings that say where, not what."""
+PLACES = ("data.cache_dir", "run.root", "run.id", "run.device", "gates.memory_gb", "gates.resume_seconds")
+"""Settings of where a run is made, not of what."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,10 @@ class EnvironmentSnapshot:
       processor: its name and vector instructions.
       xla_flags: as they are set.
       prng_impl: of new keys.
+      jax_settings: those that change what programs compute, such as jax_enable_x64.
     """
 
+    __pydantic_config__ = STRICT
     python_version: str
     platform: str
     hostname: str
@@ -101,6 +106,7 @@ class EnvironmentSnapshot:
     processor: str | None
     xla_flags: str
     prng_impl: str
+    jax_settings: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class RunSeal:
       version: of this format.
     """
 
+    __pydantic_config__ = STRICT
     run_id: str
     seed: int
     key: dict[str, Any]
@@ -224,14 +231,13 @@ def read_seal(path: Path) -> RunSeal:
       RunError: it is damaged, or of a later version.
     """
     told = directory.read_json(path)
+    if isinstance(told, dict) and isinstance(told.get("version"), int) and told["version"] > VERSION:
+        raise RunError(f"{path} is of version {told['version']}, this reads up to {VERSION}: update ztb_jax")
     try:
-        if told["version"] > VERSION:
-            raise RunError(
-                f"{path} is of version {told['version']}, this reads up to {VERSION}: update ztb_jax"
-            )
-        return RunSeal(**(told | {"environment": EnvironmentSnapshot(**told["environment"])}))
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path} is not a seal ({type(error).__name__}: {error})") from error
+        return TypeAdapter(RunSeal).validate_json(json.dumps(told), strict=True)
+    except ValidationError as error:
+        places = ("/".join(map(str, each["loc"])) + ": " + each["msg"] for each in error.errors())
+        raise RunError(f"{path} is not a seal ({'; '.join(places)})") from error
 
 
 def key_facts(key: jax.Array) -> dict[str, Any]:
@@ -262,6 +268,7 @@ def snapshot(config: Mapping[str, Any]) -> EnvironmentSnapshot:
         processor=devices.processor(),
         xla_flags=os.environ.get("XLA_FLAGS", ""),
         prng_impl=str(jax.config.values["jax_default_prng_impl"]),
+        jax_settings=settings(),
     )
 
 
@@ -282,6 +289,7 @@ def changes(seal: RunSeal, *, config: Mapping[str, Any], facts: Mapping[str, Any
         for name in COMPARED
         if name not in EXPLAINED and (then[name] != now[name] or now[name] is None)
     ]
+    told += _differing("environment.jax_settings", then["jax_settings"], now["jax_settings"])
     told += _differing("requirements", then["requirements"], now["requirements"])
     if _digest(then["requirements"]) != then["requirements_hash"]:
         told.append("requirements of the seal do not agree with their hash: it was edited or damaged")
@@ -332,7 +340,12 @@ def _digest(value: Any) -> str:
 
 
 def _requirements() -> dict[str, str]:
-    return {each.metadata["Name"].lower(): each.version for each in distributions()}
+    """By name, what an import would find: the first on the path; not what an install left half removed."""
+    found: dict[str, str] = {}
+    for each in distributions():
+        if name := each.metadata["Name"]:
+            found.setdefault(name.lower(), each.version)
+    return found
 
 
 def _trade_config() -> str | None:
@@ -360,7 +373,8 @@ def _commit() -> str | None:
 def _git(*arguments: str) -> str | None:
     """What git says of the working directory; None where it says nothing of use."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+        done = subprocess.run(["git", *arguments], capture_output=True, check=True)
+        return done.stdout.decode(errors="surrogateescape").strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

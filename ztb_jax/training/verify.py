@@ -93,7 +93,7 @@ def verify(
     run = directory.find(path)
     if not run.seal.is_file():
         raise RunError(f"{run.path} holds no {run.seal.name}, so that there is nothing to compare with")
-    seal, recorded = run_seal.read_seal(run.seal), directory.read_lines(run.digests)
+    seal, recorded = run_seal.read_seal(run.seal), directory.read_windows(run.digests)
     if not recorded:
         raise RunError(f"{run.digests} holds no window: the run was stopped before its first checkpoint")
     if windows is not None and windows < 1:
@@ -103,16 +103,16 @@ def verify(
     device = devices.choose(config.run.device)
     with jax.default_device(device):
         prepared = job.prepared_market(config, reporter)
-        changed = run_seal.changes(seal, config=as_dict(config), facts=job.seal_facts(run, prepared))
+        changed = run_seal.changes(seal, config=as_dict(config), facts=job.seal_facts(prepared))
         changed += _chain_broken(recorded) + _damaged(run)
-        elsewhere = [told["from_window"] for told in seal.metadata.get("resumed", []) if told["changed"]]
+        elsewhere = [told["from_window"] for told in (seal.metadata.get("resumed") or []) if told["changed"]]
         if any(not each.startswith(SURROUNDINGS) for each in changed):
             return Verification(str(run.path), "different", 0, None, changed, elsewhere, None)
         again = _made_again(config, prepared, reporter, stop, device=device, recorded=recorded)
     difference, first_metrics = again
     if difference is None:
         return Verification(str(run.path), "identical", len(recorded), None, changed, elsewhere, None)
-    deviation = _deviation(directory.read_lines(run.windows)[0], first_metrics)
+    deviation = _deviation(next(iter(directory.read_lines(run.windows)), {}), first_metrics)
     near = bool(changed or elsewhere) and deviation <= TOLERANCE
     result = "within tolerance" if near else "different"
     return Verification(str(run.path), result, len(recorded), difference, changed, elsewhere, deviation)
@@ -150,14 +150,17 @@ def _chain_broken(recorded: list[dict[str, Any]]) -> list[str]:
     """Rows of digests that were edited, moved or lost: each hashes the one before."""
     before = ""
     for number, row in enumerate(recorded):
-        before = packing.chained(before, row["leaves"])
-        if row["window_id"] != number or row["chain"] != before:
+        leaves = row.get("leaves")
+        before = packing.chained(before, leaves) if isinstance(leaves, dict) else ""
+        if row["window_id"] != number or row.get("chain") != before:
             return [f"digests of window {number} are not what was written"]
     return []
 
 
 def _damaged(run: directory.RunDirectory) -> list[str]:
-    """What is wrong with the checkpoints that are kept."""
+    """What is wrong with the checkpoints that are kept; of a run that is being made they come and go."""
+    if directory.is_locked(run):
+        return []
     read = (
         checkpoint.read_manifest(run.checkpoints, number)
         for number in checkpoint.generations(run.checkpoints)
