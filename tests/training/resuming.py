@@ -57,3 +57,18 @@ def outcome(found: directory.RunDirectory):
         for row in directory.read_lines(found.windows)
     ]
     return rows, directory.read_lines(found.digests), directory.read_json(found.evaluation) | {"run_id": None}
+
+
+def resume(found: directory.RunDirectory, *flags: str) -> int:
+    """The exit status of a resume."""
+    return run(["resume", str(found.path), *flags], prog="ztb")
+
+
+def metadata(found: directory.RunDirectory) -> dict:
+    """What a run tells of itself."""
+    return directory.read_json(found.metadata)
+
+
+def files_of(found: directory.RunDirectory) -> dict:
+    """Every file with its bytes."""
+    return {path: path.read_bytes() for path in found.path.rglob("*") if path.is_file()}
