@@ -196,3 +196,19 @@ def test_on_a_full_disk_the_save_fails_aloud_and_the_last_generation_stands(tmp_
         subprocess.run(["umount", str(disk)], check=True)
     assert "told:" in done.stdout, done.stderr[-2000:]
     assert "restored 0" in done.stdout, done.stderr[-2000:]
+
+
+def test_a_generation_that_is_removed_while_it_is_read_is_passed_over(folder, monkeypatch):
+    """The writer of a run keeps only so many, and `ztb evaluate` may read meanwhile."""
+    real = checkpoint.read_manifest
+
+    def late(place, number):
+        if number == 2:
+            shutil.rmtree(folder / "2")
+            raise FileNotFoundError(folder / "2")
+        return real(place, number)
+
+    monkeypatch.setattr(checkpoint, "read_manifest", late)
+    restored, passed_over = checkpoint.restore(folder, {"state": a_state(0)})
+    assert restored.generation == 1
+    assert passed_over == ["generation 2 was removed while it was read"]

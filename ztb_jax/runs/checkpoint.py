@@ -219,7 +219,10 @@ def newest(folder: Path, like: Mapping[str, Any]) -> tuple[Restored | None, list
     """
     passed_over: list[str] = []
     for number in generations(folder):
-        read = _restored(folder, number, like)
+        try:
+            read = _restored(folder, number, like)
+        except FileNotFoundError:
+            read = f"generation {number} was removed while it was read"
         if isinstance(read, Restored):
             return read, passed_over
         passed_over.append(read)
