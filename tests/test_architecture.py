@@ -61,6 +61,7 @@ CONTROL_PLANE = (
     "ztb_jax.cli.evaluate",
     "ztb_jax.cli.data",
     "ztb_jax.cli.devices",
+    "ztb_jax.cli.runs",
     "ztb_jax.data.load",
     "ztb_jax.evaluation.report",
 )

@@ -1,16 +1,19 @@
 """`ztb <command>`: the same functions from a shell. Commands import what they need when they run."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from importlib import import_module
 
 from ztb_jax.errors import JobError, UserError
 
+COMMANDS = ("train", "resume", "verify", "evaluate", "runs", "data", "devices")  # modules of this package
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 
   train              train, choose and judge a policy; prints the run directory last
   resume RUN         go on with a run that was stopped, to the bits it would have had
   verify RUN         make a run again, and say whether it is the same to the bit
   evaluate RUN       judge a run's saved policy again
+  runs [show RUN]    what runs there are, and all about one; --json for programs
   data load|list|check   import price data, see what there is, or check a file
   devices            what a run can be trained on; --json for programs
 
@@ -33,13 +36,13 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
     if not arguments or arguments[0] in {"-h", "--help"}:
         sys.stdout.write(USAGE.format(prog=prog))
         return 0 if arguments else 2
-    command = _commands().get(arguments[0])
-    if command is None:
-        known = ", ".join(_commands())
+    if arguments[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
         sys.stderr.write(f"{prog}: no command {arguments[0]!r}; there are: {known}\n")
         return 2
+    command = import_module(f"ztb_jax.cli.{arguments[0]}")
     try:
-        return command(list(arguments[1:]))
+        return command.main(list(arguments[1:]))
     except UserError as error:
         sys.stderr.write("".join(f"{prog}: {finding}\n" for finding in error.findings))
         return 2
@@ -49,50 +52,3 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
     except KeyboardInterrupt:
         sys.stderr.write(f"{prog}: interrupted\n")
         return 130
-
-
-def _commands() -> dict[str, Callable[[list[str]], int]]:
-    return {
-        "train": _train,
-        "resume": _resume,
-        "verify": _verify,
-        "evaluate": _evaluate,
-        "data": _data,
-        "devices": _devices,
-    }
-
-
-def _train(arguments: list[str]) -> int:
-    from ztb_jax.cli import train
-
-    return train.main(arguments)
-
-
-def _resume(arguments: list[str]) -> int:
-    from ztb_jax.cli import resume
-
-    return resume.main(arguments)
-
-
-def _verify(arguments: list[str]) -> int:
-    from ztb_jax.cli import verify
-
-    return verify.main(arguments)
-
-
-def _evaluate(arguments: list[str]) -> int:
-    from ztb_jax.cli import evaluate
-
-    return evaluate.main(arguments)
-
-
-def _data(arguments: list[str]) -> int:
-    from ztb_jax.cli import data
-
-    return data.main(arguments)
-
-
-def _devices(arguments: list[str]) -> int:
-    from ztb_jax.cli import devices
-
-    return devices.main(arguments)

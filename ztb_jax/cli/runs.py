@@ -1,0 +1,79 @@
+"""`ztb runs`: what there is; `ztb runs show RUN`: all that a run tells of itself."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ztb_jax.runs import directory, listing
+
+WIDE = 240  # where nobody looks, sentences are not cut short
+COLUMNS = ("run", "status", "started", "market", "steps", "done", "result")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a folder, newest first."""
+
+    root: str = "runs"
+    """Folder of runs."""
+    status: Literal["running", "completed", "failed", "cancelled", "killed", "damaged"] | None = None
+    """Only those; killed is one that nobody writes to any more, which `ztb resume` goes on with."""
+    sort: str = "started_at"
+    """Field to sort by, greatest first."""
+    json: bool = False
+    """One JSON array on standard output."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """All that a run tells of itself, as one JSON object."""
+
+    run: tyro.conf.Positional[Path]
+    """The run directory."""
+
+
+def main(arguments: list[str]) -> int:
+    """List, or show one."""
+    if arguments[:1] == ["show"]:
+        return _show(tyro.cli(Show, args=arguments[1:], prog="ztb runs show"))
+    command = tyro.cli(Runs, args=arguments, prog="ztb runs")
+    found = listing.list_runs(command.root, status=command.status, sort=command.sort)
+    if command.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        return 0
+    table = Table(box=None)
+    for name in COLUMNS:
+        table.add_column(name, no_wrap=True)
+    for run in found:
+        table.add_row(*_cells(run))
+    width = None if sys.stdout.isatty() else WIDE
+    Console(width=width, highlight=False, markup=False).print(table)
+    return 0
+
+
+def _show(command: Show) -> int:
+    run = directory.find(command.run)
+    whole = {"summary": listing.summary(run), "config": directory.read_json(run.config)}
+    for name, path in (("metadata", run.metadata), ("evaluation", run.evaluation)):
+        whole[name] = directory.read_json(path) if path.is_file() else None
+    sys.stdout.write(json.dumps(whole, indent=2) + "\n")
+    return 0
+
+
+def _cells(run: dict) -> tuple[str, ...]:
+    started, steps, done = run["started_at"], run["env_steps_total"], run["fraction"]
+    return (
+        run["run_id"],
+        run["status"],
+        "–" if started is None else started[:19].replace("T", " "),
+        "–" if run["symbol"] is None else f"{run['symbol']} {run['timeframe']}",
+        "–" if steps is None else f"{steps:,}",
+        "–" if done is None else f"{done:.0%}",
+        run["error"] or run["verdict"] or run["halt_reason"] or "–",
+    )

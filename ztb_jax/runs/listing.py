@@ -1,0 +1,78 @@
+"""What there is in a folder of runs, from their metadata alone. Imports no jax."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ztb_jax.errors import RunError
+from ztb_jax.runs import directory
+
+FIELDS = (
+    "run_id",
+    "status",
+    "started_at",
+    "finished_at",
+    "fraction",
+    "env_steps_total",
+    "steps_per_second",
+    "best_window",
+    "verdict",
+    "halt_reason",
+    "error",
+)
+KILLED, DAMAGED = "killed", "damaged"
+
+
+def list_runs(
+    root: str | Path, *, status: str | None = None, sort: str = "started_at"
+) -> list[dict[str, Any]]:
+    """A summary of every run in a folder.
+
+    Args:
+      root: of the runs; what is no run there is left out.
+      status: only those of this one.
+      sort: of `FIELDS`; the greatest come first and those without a value last.
+
+    Returns:
+      `FIELDS`, `symbol`, `timeframe` and `path` of each. The status is "killed" where metadata say that a run
+      is under way and no process writes to it, and "damaged" where they cannot be read, as `error` says.
+
+    Raises:
+      RunError: there is no such folder, or nothing by that name to sort by.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise RunError(f"{root} is no directory: give the folder of runs with --root, as run.root says")
+    if sort not in FIELDS:
+        raise RunError(f"there is no {sort!r} to sort by: take of {', '.join(FIELDS)}")
+    runs = [summary(directory.RunDirectory(path)) for path in root.iterdir() if _is_run(path)]
+    found = [run for run in runs if status is None or run["status"] == status]
+    return sorted(found, key=_order_by(sort), reverse=True)
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "config.json").is_file()
+
+
+def _order_by(field: str) -> Callable[[dict[str, Any]], Any]:
+    def order(run: dict[str, Any]) -> Any:
+        value = run[field]
+        return (value is not None, isinstance(value, str), value if value is not None else 0, run["run_id"])
+
+    return order
+
+
+def summary(run: directory.RunDirectory) -> dict[str, Any]:
+    """One run, as `list_runs` tells of it."""
+    told: dict[str, Any] = dict.fromkeys(FIELDS) | {"symbol": None, "timeframe": None}
+    told |= {"run_id": run.id, "path": str(run.path)}
+    try:
+        config = directory.read_json(run.config)
+        told |= {name: config["data"][name] for name in ("symbol", "timeframe")}
+        metadata = directory.read_json(run.metadata) if run.metadata.is_file() else {"status": "running"}
+        told |= {name: metadata[name] for name in FIELDS if name in metadata and name != "run_id"}
+    except (RunError, KeyError, TypeError) as error:
+        return told | {"status": DAMAGED, "error": str(error)}
+    if told["status"] == "running" and not directory.is_locked(run):
+        told["status"] = KILLED
+    return told
