@@ -77,3 +77,18 @@ def test_a_thousand_runs_are_listed_without_jax(root):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.count("run") >= 1000
+
+
+def test_runs_are_compared_where_they_differ(root, capsys):
+    config = {"data": {"symbol": "SP500", "timeframe": "1h"}, "ppo": {"gamma": 0.9}}
+    directory.write_json(root / "new" / "config.json", config)
+    directory.write_json(root / "new" / "evaluation.json", {"strategies": {"policy": {"sharpe": 1.25}}})
+    both = [str(root / name) for name in ("old", "new")]
+    assert run(["runs", "compare", *both, "--json"], prog="ztb") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["settings"] == {"data.timeframe": ["1d", "1h"], "ppo.gamma": [None, 0.9]}
+    assert told["metrics"] == {"sharpe": [None, 1.25]}
+    assert run(["runs", "compare", *both], prog="ztb") == 0
+    assert "data.timeframe" in capsys.readouterr().out
+    assert run(["runs", "compare", both[0]], prog="ztb") == 2
+    assert "two or more" in capsys.readouterr().err

@@ -13,7 +13,7 @@ USAGE = """usage: {prog} COMMAND [OPTION ...]
   resume RUN         go on with a run that was stopped, to the bits it would have had
   verify RUN         make a run again, and say whether it is the same to the bit
   evaluate RUN       judge a run's saved policy again
-  runs [show RUN]    what runs there are, and all about one; --json for programs
+  runs               what runs there are; show RUN tells all about one, compare A B where some differ
   data load|list|check   import price data, see what there is, or check a file
   devices            what a run can be trained on; --json for programs
 

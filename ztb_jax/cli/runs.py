@@ -1,15 +1,16 @@
-"""`ztb runs`: what there is; `ztb runs show RUN`: all that a run tells of itself."""
+"""`ztb runs`: what there is; `show RUN`: all that one tells of itself; `compare A B`: where runs differ."""
 
 import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ztb_jax.errors import RunError
 from ztb_jax.runs import directory, listing
 
 WIDE = 240  # where nobody looks, sentences are not cut short
@@ -38,22 +39,31 @@ class Show:
     """The run directory."""
 
 
+@dataclass(frozen=True)
+class Compare:
+    """Where runs differ in their settings, and what came of them."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Two run directories or more."""
+    json: bool = False
+    """One JSON object on standard output."""
+
+
 def main(arguments: list[str]) -> int:
-    """List, or show one."""
+    """List, show one, or compare some."""
     if arguments[:1] == ["show"]:
         return _show(tyro.cli(Show, args=arguments[1:], prog="ztb runs show"))
+    if arguments[:1] == ["compare"]:
+        return _compare(tyro.cli(Compare, args=arguments[1:], prog="ztb runs compare"))
     command = tyro.cli(Runs, args=arguments, prog="ztb runs")
     found = listing.list_runs(command.root, status=command.status, sort=command.sort)
     if command.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return 0
-    table = Table(box=None)
-    for name in COLUMNS:
-        table.add_column(name, no_wrap=True)
+    table = _table(*COLUMNS)
     for run in found:
         table.add_row(*_cells(run))
-    width = None if sys.stdout.isatty() else WIDE
-    Console(width=width, highlight=False, markup=False).print(table)
+    _print(table)
     return 0
 
 
@@ -64,6 +74,40 @@ def _show(command: Show) -> int:
         whole[name] = directory.read_json(path) if path.is_file() else None
     sys.stdout.write(json.dumps(whole, indent=2) + "\n")
     return 0
+
+
+def _compare(command: Compare) -> int:
+    if len(command.runs) < 2:
+        raise RunError(f"there is nothing to compare {len(command.runs)} run with: give two or more")
+    runs = [directory.find(path) for path in command.runs]
+    found = listing.compare(runs)
+    if command.json:
+        sys.stdout.write(json.dumps({"runs": [str(run.path) for run in runs], **found}, indent=2) + "\n")
+        return 0
+    for title, rows in found.items():
+        table = _table(title, *(run.id for run in runs))
+        for name, values in rows.items():
+            table.add_row(name, *map(_short, values))
+        _print(table)
+    return 0
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
+def _print(table: Table) -> None:
+    width = None if sys.stdout.isatty() else WIDE
+    Console(width=width, highlight=False, markup=False).print(table)
 
 
 def _cells(run: dict) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What there is in a folder of runs, from their metadata alone. Imports no jax."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,45 @@ def _order_by(field: str) -> Callable[[dict[str, Any]], Any]:
         return (value is not None, isinstance(value, str), value if value is not None else 0, run["run_id"])
 
     return order
+
+
+def compare(runs: Sequence[directory.RunDirectory]) -> dict[str, dict[str, list[Any]]]:
+    """What differs between runs: a value of each, in their order, None where one has none.
+
+    Returns:
+      "settings" by dotted key, those that are not all equal; and "metrics" of the policy on the test slice by
+      name, all of them, of runs that were judged.
+
+    Raises:
+      RunError: a file is missing or damaged.
+    """
+    settings = [flattened(directory.read_json(run.config)) for run in runs]
+    judged = [directory.read_json(run.evaluation) if run.evaluation.is_file() else {} for run in runs]
+    metrics = [each.get("strategies", {}).get("policy", {}) for each in judged]
+    return {
+        "settings": {key: values for key, values in _side_by_side(settings).items() if _differ(values)},
+        "metrics": _side_by_side(metrics),
+    }
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by dotted name."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= flattened(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _side_by_side(told: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for each in told for name in each)
+    return {name: [each.get(name) for each in told] for name in names}
+
+
+def _differ(values: list[Any]) -> bool:
+    return any(value != values[0] for value in values)
 
 
 def summary(run: directory.RunDirectory) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from pydantic import TypeAdapter, ValidationError
 from ztb_jax import devices
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory
+from ztb_jax.runs.listing import flattened
 from ztb_jax.runs.programs import settings, sources
 from ztb_jax.settings import STRICT
 
@@ -294,7 +295,7 @@ def changes(seal: RunSeal, *, config: Mapping[str, Any], facts: Mapping[str, Any
     if _digest(then["requirements"]) != then["requirements_hash"]:
         told.append("requirements of the seal do not agree with their hash: it was edited or damaged")
     then, now = (
-        {k: v for k, v in _flat(_plain("config", of)).items() if k not in PLACES}
+        {k: v for k, v in flattened(_plain("config", of)).items() if k not in PLACES}
         for of in (seal.config, config)
     )
     told += _differing("config", then, now)
@@ -313,17 +314,6 @@ def _differing(place: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> l
         for name in sorted({**then, **now})
         if then.get(name) != now.get(name)
     ]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
 
 
 def _plain(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
