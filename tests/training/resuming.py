@@ -15,7 +15,6 @@ policy: {width: 8}
 ppo: {num_accounts: 32, rollout_bars: 16, sharing: 4, learning_rate: 1e-3}
 run: {total_env_steps: 6144, window_updates: 2, keep_checkpoints: 3}
 """
-UNEQUAL = ("run_id", "seconds", "steps_per_second")
 
 
 def train(root: Path, name: str, *flags: str) -> int:
@@ -48,15 +47,6 @@ def stopped(root: Path, name: str, window: int, monkeypatch, *flags: str) -> dir
     found = directory.find(root / name)
     assert directory.read_json(found.metadata)["status"] == "cancelled"
     return found
-
-
-def outcome(found: directory.RunDirectory):
-    """Everything of a run that interruptions must not change."""
-    rows = [
-        {key: value for key, value in row.items() if key not in UNEQUAL}
-        for row in directory.read_lines(found.windows)
-    ]
-    return rows, directory.read_lines(found.digests), directory.read_json(found.evaluation) | {"run_id": None}
 
 
 def resume(found: directory.RunDirectory, *flags: str) -> int:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.training.resuming import outcome, train
+from benchmarks.faults import outcome
+from tests.training.resuming import train
 from ztb_jax.cli.main import run
 from ztb_jax.runs import directory
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from tests.training.resuming import files_of, metadata, outcome, resume, stop_after, stopped, train
+from benchmarks.faults import outcome
+from tests.training.resuming import files_of, metadata, resume, stop_after, stopped, train
 from ztb_jax.cli.main import run
 from ztb_jax.runs import checkpoint, directory
 from ztb_jax.training import evaluate, run_seal

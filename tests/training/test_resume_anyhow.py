@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from tests.training.resuming import files_of, metadata, outcome, resume, stopped
+from benchmarks.faults import outcome
+from tests.training.resuming import files_of, metadata, resume, stopped
 from ztb_jax.cli.main import run
 from ztb_jax.runs import directory
 

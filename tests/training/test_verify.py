@@ -6,23 +6,16 @@ import shutil
 
 import pytest
 
-from tests.training.resuming import stopped, train
+from tests.training.resuming import stopped
 from ztb_jax.cli.main import run
 from ztb_jax.runs import directory, packing
 from ztb_jax.training import evaluate, run_seal
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> directory.RunDirectory:
-    root = tmp_path_factory.mktemp("made")
-    assert train(root, "made") == 0
-    return directory.find(root / "made")
-
-
 @pytest.fixture
-def found(made, tmp_path) -> directory.RunDirectory:
+def found(whole, tmp_path) -> directory.RunDirectory:
     """A copy to plant changes in."""
-    shutil.copytree(made.path, tmp_path / "made")
+    shutil.copytree(whole.path, tmp_path / "made")
     return directory.find(tmp_path / "made")
 
 
@@ -31,17 +24,17 @@ def verify(found, capsys, *flags: str) -> tuple[int, dict]:
     return status, json.loads(capsys.readouterr().out)
 
 
-def test_a_run_is_identical_twice_and_untouched_by_it(made, capsys):
-    before = {path: path.read_bytes() for path in made.path.rglob("*") if path.is_file()}
+def test_a_run_is_identical_twice_and_untouched_by_it(whole, capsys):
+    before = {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file()}
     for flags, windows in (((), 6), (("--windows", "2"), 2)):
-        status, told = verify(made, capsys, *flags)
+        status, told = verify(whole, capsys, *flags)
         assert (status, told["result"], told["windows"]) == (0, "identical", windows)
         assert (told["changed"], told["first_difference"], told["resumed"]) == ([], None, [])
-    assert {path: path.read_bytes() for path in made.path.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in whole.path.rglob("*") if path.is_file()} == before
 
 
-def test_a_person_reads_the_answer_first(made, capsys):
-    assert run(["verify", str(made.path), "--windows", "1"], prog="ztb") == 0
+def test_a_person_reads_the_answer_first(whole, capsys):
+    assert run(["verify", str(whole.path), "--windows", "1"], prog="ztb") == 0
     assert capsys.readouterr().out == "identical: every bit of 1 windows\n"
 
 

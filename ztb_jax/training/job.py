@@ -8,6 +8,7 @@ import dataclasses
 import os
 import platform
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
@@ -205,9 +206,13 @@ def _recorded(error: BaseException, config, run, reporter) -> BaseException:
     except OSError as again:
         unsaid = f" (and {run.metadata} could not be brought up to date: {again.strerror})"
     if not run.config.is_file():
-        with contextlib.suppress(OSError):
-            shutil.rmtree(run.checkpoints)  # the save in flight made the folders again
-            run.path.rmdir()
+        # The save in flight made the folders again, and orbax's threads may still write as they fail.
+        deadline = time.monotonic() + 5.0
+        while run.path.exists() and time.monotonic() < deadline:
+            shutil.rmtree(run.checkpoints, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                run.metadata.unlink(missing_ok=True)
+                run.path.rmdir()
         return JobError(f"{run.path} is gone: someone removed it while it was being trained; train again")
     if isinstance(error, OSError):
         return JobError(
