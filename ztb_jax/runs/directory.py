@@ -7,6 +7,8 @@ runs/<run_id>/
   metrics/windows.jsonl  one object a window
   metrics/digests.jsonl  hashes of the carry after every window
   checkpoints/<window>/  the whole carry, the best policy so far and the counters
+  checkpoints/ckpt_<window>.pt  the policy alone, self-contained
+  replays/<replay>.jsonl.gz, replay_index.json  episodes played with those
   evaluation.json      the out-of-sample result
   report.html          the same for a person
   evaluation-<slice>.json, report-<slice>.html  a look at another slice, when asked for
@@ -24,7 +26,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ztb_jax.errors import RunError
 
@@ -49,6 +51,8 @@ class RunDirectory:
         self.windows = path / "metrics" / "windows.jsonl"
         self.digests = path / "metrics" / "digests.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.replays = path / "replays"
+        self.replay_index = path / "replay_index.json"
         self.reserve = path / ".reserve"
         self.lock = path / ".lock"
         self.evaluation = path / "evaluation.json"
@@ -217,10 +221,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, whole: bytes) -> None:
     """As `write_json`, for any bytes."""
+    with replacing(path) as file:
+        file.write(whole)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of `path` at once when the block ends well, and otherwise is gone."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(whole)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -231,17 +242,18 @@ def write_bytes(path: Path, whole: bytes) -> None:
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append one compact JSON object; it is on the disk on return."""
     with path.open("a") as file:
-        file.write(_line(row))
+        file.write(line(row))
         file.flush()
         os.fsync(file.fileno())
 
 
 def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """As `write_json`, for the objects of a JSON Lines file."""
-    write_text(path, "".join(_line(row) for row in rows))
+    write_text(path, "".join(line(row) for row in rows))
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def line(row: Mapping[str, Any]) -> str:
+    """One compact JSON object and a newline."""
     return json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n"
 
 
