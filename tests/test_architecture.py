@@ -55,6 +55,7 @@ CONTROL_PLANE = (
     "ztb_jax.verdicts",
     "ztb_jax.errors",
     "ztb_jax.runs.directory",
+    "ztb_jax.runs.sinks",
     "ztb_jax.training.progress",
     "ztb_jax.cli.main",
     "ztb_jax.cli.train",

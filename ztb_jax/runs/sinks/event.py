@@ -1,9 +1,4 @@
-"""Where a run tells what happens in it, beside its own directory. Imports no jax.
-
-A sink is a callable of one `Event`; it may return facts for the run's metadata, such as a page's address.
-Each has a thread of its own: one that fails is reported and left out from then on, one that is slow never
-slows training, and one that hangs is given up at the end.
-"""
+"""What a run tells, and the callable that it is told to."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

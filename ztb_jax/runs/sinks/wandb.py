@@ -1,0 +1,99 @@
+"""Weights & Biases: windows, policies and replays as artifacts, and the page's address for the metadata."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ztb_jax.runs import directory
+from ztb_jax.runs.sinks import rows
+from ztb_jax.runs.sinks.event import Event
+
+TAGS = ("m3", "windowed-training")
+EXIT = {"completed": 0, "failed": 1, "cancelled": 130}  # as `ztb train` ends
+UPLOADED_WITHIN = 10.0  # seconds; what is not uploaded then stays on the disk for `wandb sync`
+
+
+def logged_in() -> bool:
+    """Whether there is a key for the server; asks nobody for one."""
+    import wandb
+
+    wandb.setup(settings=wandb.Settings(silent=True))
+    return wandb.login(prompt=False)
+
+
+def alias(tag: str) -> str:
+    """A tag as an alias may be: other characters than letters, digits, `_`, `.` and `-` become `-`."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "-", tag)
+
+
+class WandB:
+    """Logs to a W&B run of the same id, whose own files are in `<run>/wandb`; a sink.
+
+    Returns `wandb_run_url` when the run begins. Windows that a resumed run plays again keep the values of the
+    first time, which are the same.
+
+    Args:
+      project: its name on the server.
+      mode: offline leaves all in the run directory, for `wandb sync`.
+    """
+
+    def __init__(self, project: str, *, mode: Literal["offline", "online"]):
+        self.project: str = project
+        self.mode: Literal["offline", "online"] = mode
+        self.wandb_run: Any = None
+
+    def __call__(self, event: Event) -> Mapping[str, Any] | None:
+        """Take an event."""
+        facts = event.facts
+        match event.kind:
+            case "begun":
+                return self._begin(event)
+            case "window":
+                self.wandb_run.log(rows.numbers(facts), step=facts["env_steps_total"])
+            case "checkpoint":
+                path, window = event.run.path / facts["path"], facts["window_id"]
+                self._artifact(f"model-{event.run.id}", "model", path, aliases=[f"window-{window}"])
+            case "replay":
+                self._replay(event.run, facts)
+            case "ended":
+                self.wandb_run.summary.update(rows.judged(facts))
+                self.wandb_run.finish(exit_code=EXIT[facts["status"]])
+        return None
+
+    def _begin(self, event: Event) -> dict[str, Any]:
+        import wandb
+
+        # Silent from the first word on; without a repository or a console to look into.
+        settings = wandb.Settings(
+            silent=True, console="off", disable_git=True, disable_code=True, finish_timeout=UPLOADED_WITHIN
+        )
+        wandb.setup(settings=settings)
+        self.wandb_run = wandb.init(
+            project=self.project,
+            mode=self.mode,
+            id=event.run.id,
+            name=event.run.id,
+            dir=str(event.run.path),
+            resume="allow",
+            tags=TAGS,
+            config=dict(event.facts),
+            settings=settings,
+        )
+        return {"wandb_run_url": self.wandb_run.url if self.mode == "online" else None}
+
+    def _replay(self, run: directory.RunDirectory, entry: Mapping[str, Any]) -> None:
+        window = entry["window_id"]
+        aliases = [f"window-{window}", *map(alias, entry["tags"])]
+        name = f"replay-{run.id}-{window:06d}-{entry['replay_id']}"
+        self._artifact(name, "replay", run.path / entry["replay_path"], aliases=aliases)
+
+    def _artifact(self, name: str, kind: str, path: Path, *, aliases: Sequence[str]) -> None:
+        import wandb
+
+        artifact = wandb.Artifact(name, type=kind)
+        if path.is_dir():
+            artifact.add_dir(str(path))
+        else:
+            artifact.add_file(str(path))
+        self.wandb_run.log_artifact(artifact, aliases=list(dict.fromkeys(["latest", *aliases])))
