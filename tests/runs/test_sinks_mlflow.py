@@ -73,11 +73,21 @@ def test_a_run_that_goes_on_is_the_same_run(run, uri):
     assert points(client, found, "episode/reward") == [(1024, 0.25), (2048, 1.25)]
 
 
-def test_a_long_setting_is_shortened_and_says_so(run, uri):
+def test_a_long_setting_is_shortened_and_says_so(run, uri, monkeypatch):
+    from mlflow import MlflowClient
+
+    sizes, log_batch = [], MlflowClient.log_batch
+
+    def counted(self, run_id, metrics=(), params=(), tags=(), **options):
+        sizes.append(len(params))
+        return log_batch(self, run_id, metrics, params, tags, **options)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", counted)
     config = {"data": {"symbol": "x" * 7000}, **{f"key{number:03}": number for number in range(150)}}
     _, found = tell(run, uri, [Event("begun", run, 0, config)])
     assert found.data.params["data.symbol"] == "x" * 5986 + " … (shortened)"
     assert len(found.data.params) == 151
+    assert sizes == [100, 51]  # servers refuse more at once
 
 
 def test_a_uri_of_no_kind_that_is_installed_is_refused():

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs.sinking import Settings
-from ztb_jax.errors import ConfigError
-from ztb_jax.runs.sinks import check_sinks
 from ztb_jax.runs.sinks.wandb import alias
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,10 +131,25 @@ def test_an_alias_has_no_character_that_is_refused():
     assert alias("return:100%/a b_C.d-e") == "return-100--a-b_C.d-e"
 
 
-def test_online_without_a_login_is_refused_and_nobody_is_asked(tmp_path, monkeypatch):
-    for name in HOMES:
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr("builtins.input", None)
-    with pytest.raises(ConfigError, match=r"sinks\.wandb online needs a login: run `wandb login`"):
-        check_sinks(Settings(wandb="online"))
+@pytest.mark.parametrize(("key", "cause"), [("", "there is no login"), ("short", "API key")])
+def test_online_without_a_login_is_refused_and_nobody_is_asked(tmp_path, key, cause):
+    code = """
+from tests.runs.sinking import Settings
+from ztb_jax.runs.sinks import check_sinks
+check_sinks(Settings(wandb="online"))
+"""
+    homes = {name: str(tmp_path / name.lower()) for name in HOMES}
+    address = {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=ROOT,
+        env=os.environ | homes | address,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    told = done.stderr.splitlines()[-1]
+    assert "ConfigError: sinks.wandb online cannot be used (" in told
+    assert cause in told
+    assert "): run `wandb login`, or set WANDB_API_KEY, or take --sinks.wandb offline" in told

@@ -42,7 +42,7 @@ def check_sinks(settings: Settings) -> None:
     """Refuse before there is a run what would fail in it.
 
     Raises:
-      ConfigError: a tracker's package is missing or broken, its server was not logged in to, or its URI is of
+      ConfigError: a tracker's package is missing or broken, its server takes no run, or its URI is of
         no known kind.
     """
     checks = {
@@ -96,12 +96,12 @@ def _check_wandb(settings: Settings) -> str | None:
     if found := _unusable("wandb", setting="sinks.wandb", install="pip install 'ztb-jax[wandb]'"):
         return found
     if settings.wandb == "online":
-        from ztb_jax.runs.sinks.wandb import logged_in
+        from ztb_jax.runs.sinks.wandb import unreachable
 
-        if not logged_in():
+        if cause := unreachable():
             return (
-                "sinks.wandb online needs a login: run `wandb login` or set WANDB_API_KEY, or take "
-                "--sinks.wandb offline"
+                f"sinks.wandb online cannot be used ({cause}): run `wandb login`, or set WANDB_API_KEY, or "
+                "take --sinks.wandb offline"
             )
     return None
 

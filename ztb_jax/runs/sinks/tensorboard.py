@@ -55,8 +55,7 @@ class TensorBoard:
         # Its number keeps a file apart from another of the same second, which the writer would empty.
         self.writer = EventsWriter(str(self.folder / "events"), f".{earlier}")
         if earlier:
-            purged = step + 1 if step else 0
-            self.writer.write_event(_record(purged, session_log={"status": "START"}))
+            self.writer.write_event(_record(step + 1, session_log={"status": "START"}))
         values = rows.flattened(config)
         plain = {key: _plain(value) for key, value in values.items() if value is not None}
         experiment, session, _ = hparams(plain, dict.fromkeys(COMPARED, 0.0))

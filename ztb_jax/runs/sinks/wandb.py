@@ -11,15 +11,20 @@ from ztb_jax.runs.sinks.event import Event
 
 TAGS = ("m3", "windowed-training")
 EXIT = {"completed": 0, "failed": 1, "cancelled": 130}  # as `ztb train` ends
-UPLOADED_WITHIN = 10.0  # seconds; what is not uploaded then stays on the disk for `wandb sync`
+# Seconds; W&B's own hook at the end of the process waits for these too, and for minutes without them. What is
+# not uploaded in time stays on the disk for `wandb sync`.
+BEGUN_WITHIN, UPLOADED_WITHIN = 20.0, 10.0
 
 
-def logged_in() -> bool:
-    """Whether there is a key for the server; asks nobody for one."""
+def unreachable() -> str | None:
+    """Why the server would not take a run, or None; asks the server, and nobody for a key."""
     import wandb
 
     wandb.setup(settings=wandb.Settings(silent=True))
-    return wandb.login(prompt=False)
+    try:
+        return None if wandb.login(prompt=False) else "there is no login"
+    except wandb.Error as error:
+        return " ".join(str(error).split())
 
 
 def alias(tag: str) -> str:
@@ -30,8 +35,8 @@ def alias(tag: str) -> str:
 class WandB:
     """Logs to a W&B run of the same id, whose own files are in `<run>/wandb`; a sink.
 
-    Returns `wandb_run_url` when the run begins. Windows that a resumed run plays again keep the values of the
-    first time, which are the same.
+    Returns `wandb_run_url` when the run begins. A run that goes on goes on there, too; what it plays again has
+    the same values.
 
     Args:
       project: its name on the server.
@@ -66,7 +71,12 @@ class WandB:
 
         # Silent from the first word on; without a repository or a console to look into.
         settings = wandb.Settings(
-            silent=True, console="off", disable_git=True, disable_code=True, finish_timeout=UPLOADED_WITHIN
+            silent=True,
+            console="off",
+            disable_git=True,
+            disable_code=True,
+            init_timeout=BEGUN_WITHIN,
+            finish_timeout=UPLOADED_WITHIN,
         )
         wandb.setup(settings=settings)
         self.wandb_run = wandb.init(
