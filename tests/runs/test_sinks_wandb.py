@@ -20,6 +20,7 @@ from pathlib import Path
 from tests.runs.sinking import Settings, begun, ended, make_run, story, window
 from ztb_jax.runs import directory
 from ztb_jax.runs.sinks import Sinks, make_sinks
+from ztb_jax.runs.sinks.wandb import WandB
 
 def state():
     return [sys.stdout, sys.stderr, *(signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM))]
@@ -27,10 +28,14 @@ def state():
 place, resume = Path(sys.argv[1]), sys.argv[2] == "resume"
 run = directory.RunDirectory(place / "runs" / "r-1") if resume else make_run(place)
 before, reported, learnt = state(), [], []
+other_run = directory.create(place / "others", f"other-{sys.argv[2]}", {})
+other = WandB("project", mode="offline")
+other(begun(other_run))
 sinks = make_sinks(Settings(wandb="offline", wandb_project="project"), run)
 with Sinks(sinks, report=reported.append, learnt=learnt.append, patience=60.0) as each:
     for event in [begun(run, 2048), window(run, 2), ended(run, 2, "failed")] if resume else story(run):
         each.tell(event)
+other(ended(other_run, 0))
 told = {"reported": reported, "learnt": learnt, "untouched": state() == before}
 (place / "told.json").write_text(json.dumps(told))
 """

@@ -35,8 +35,8 @@ def alias(tag: str) -> str:
 class WandB:
     """Logs to a W&B run of the same id, whose own files are in `<run>/wandb`; a sink.
 
-    Returns `wandb_run_url` when the run begins. A run that goes on goes on there, too; what it plays again has
-    the same values.
+    Returns `wandb_run_url` when the run begins. A run that goes on goes on there, too; what it plays again
+    has the same values.
 
     Args:
       project: its name on the server.
@@ -89,8 +89,9 @@ class WandB:
             tags=TAGS,
             config=dict(event.facts),
             settings=settings,
+            reinit="create_new",  # else it would be the run of another sink that is not finished
         )
-        return {"wandb_run_url": self.wandb_run.url if self.mode == "online" else None}
+        return {"wandb_run_url": self.wandb_run.url}  # None when offline
 
     def _replay(self, run: directory.RunDirectory, entry: Mapping[str, Any]) -> None:
         window = entry["window_id"]
