@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.harness import Row, finish, rate_row
 from benchmarks.train import prepared
-from ztb_jax import build, gates, gating
+from ztb_jax import build, gates, gating, schedule
 from ztb_jax.config import Config
 from ztb_jax.runs import checkpoint, loop
 
@@ -72,7 +72,7 @@ def training_rows(folder: Path) -> list[Row]:
             "with checkpoints": Trainer(config, plain, data, save),
         }
         seconds = _in_turn(ways)
-    steps = WINDOWS * build.window_env_steps(config) / 1e3
+    steps = WINDOWS * schedule.window_env_steps(config) / 1e3
     rows = [rate_row(f"training {name}", steps, spent, unit="k steps/s") for name, spent in seconds.items()]
     for name, bar in (("with gates", 0.99), ("with checkpoints", 0.97)):
         ratios = [alone / its for alone, its in zip(seconds["alone"], seconds[name], strict=True)]

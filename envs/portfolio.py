@@ -249,6 +249,7 @@ def _advance(spec: Spec, state: State, weights, params: EnvParams):
         terminated=terminations.ruined(after, params.ruin_equity),
         truncated=terminations.window_ended(bar, state.end),
         fill=fill,
+        growth=after.log_equity,
     )
 
 

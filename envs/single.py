@@ -246,6 +246,7 @@ def _advance(spec: Spec, state: State, order: Order, params: EnvParams):
         fill=played.fill,
         exit=played.exit,
         reason=played.reason,
+        growth=after.log_equity,
     )
 
 

@@ -39,7 +39,8 @@ def vectorise(env: Env, *, num_groups: int, sharing: int = 1, varied: Sequence[s
     axis_of: Any = {name: 0 if name in varied else None for name in EnvParams.__dataclass_fields__}
     ours: Any = EnvParams(**axis_of)
     seen: Any = Observation(bar=None, account=0)  # pyright: ignore[reportArgumentType]
-    out: Any = TimeStep(seen, reward=0, terminated=0, truncated=None, fill=0, exit=0, reason=0, episode=0)  # pyright: ignore[reportArgumentType]
+    told: Any = dict.fromkeys(("reward", "terminated", "fill", "exit", "reason", "episode", "growth"), 0)
+    out: Any = TimeStep(seen, truncated=None, **told)  # pyright: ignore[reportArgumentType]
     axes = env.account_axes
 
     def over(function, in_axes, out_axes):

@@ -282,6 +282,7 @@ class TimeStep(NamedTuple):
         environment without them.
       reason: [] int32, why: one of `envs.protection.NONE`, `STOP`, `TARGET`, `TRAIL`, `LIQUIDATION`.
       episode: return and length of the episode so far, under `envs.transforms.record`.
+      growth: [] float32, log of the equity over what the episode began with; None where nobody tells it.
     """
 
     observation: Observation
@@ -292,6 +293,7 @@ class TimeStep(NamedTuple):
     exit: Fill | None = None
     reason: jax.Array | None = None
     episode: Any = None
+    growth: jax.Array | None = None
 
 
 class Actions(NamedTuple):

@@ -15,7 +15,8 @@ from envs.ledger import Book
 from envs.types import EnvParams, Market
 from tests.ppo.cases import jit
 from ztb_jax import build, gates, gating
-from ztb_jax.config import GATES_UNREAD, Config, as_dict, flat, resolve
+from ztb_jax.config import Config, as_dict, flat, resolve
+from ztb_jax.contradictions import GATES_UNREAD
 from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs
 from ztb_jax.errors import ConfigError

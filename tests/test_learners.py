@@ -9,7 +9,8 @@ import pytest
 from ztb_jax import build
 from ztb_jax.apg.learner import APGState
 from ztb_jax.baseline import RandomState
-from ztb_jax.config import READ_BY_ALL, READ_BY_APG, resolve
+from ztb_jax.config import resolve
+from ztb_jax.contradictions import READ_BY_ALL, READ_BY_APG
 from ztb_jax.data import synthetic
 from ztb_jax.errors import ConfigError
 from ztb_jax.features import recipe

@@ -12,12 +12,14 @@ from envs.types import Env
 from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.keys import split_named
 from ztb_jax.learner import Learner, Metrics
+from ztb_jax.policies import transforms
 from ztb_jax.policies.play import (
     Play,
     batch_of,
     check_length,
     open_play,
     recorded,
+    ruled_out,
     size_findings,
     sizes_of,
     telemetry,
@@ -73,7 +75,7 @@ def make_random(
     check_actions(policy, env)
     shape = (num_accounts // sharing, sharing)
     batched = batch_of(env, policy, shape)
-    parts = _Parts(batched, policy, shape, rollout_bars)
+    parts = _Parts(batched, transforms.uniform(policy, env.actions), shape, rollout_bars)
     return Learner(
         init=partial(_init, parts),
         step=partial(_step, parts),
@@ -95,14 +97,19 @@ def _init(parts: _Parts, key: jax.Array, data: MarketData) -> RandomState:
 def _step(parts: _Parts, state: RandomState, data: MarketData) -> tuple[RandomState, Metrics]:
     keys = split_named(state.key, "next", "action", "step")
     env, bars = parts.env, parts.rollout_bars
-    noise = _noise(parts, keys["action"])
+    family = parts.policy.distribution
+    noise = family.draw(keys["action"], (bars, *parts.shape))
 
     def step(play, now):
         noise, key = now
-        action = _action(parts, noise, play, data)
-        env_state, out = env.step(key, play.env_state, action, data.env_params)
+        parameters = family.parameters(jnp.zeros((*parts.shape, family.size), jnp.float32))
+        allowed = mask_of(parts.policy, env, play.env_state, data.env_params)
+        if allowed is not None:
+            parameters = family.restrict(parameters, allowed)  # pyright: ignore[reportOptionalCall]
+        raw = family.sample(noise, parameters)
+        env_state, out = env.step(key, play.env_state, family.act(raw), data.env_params)
         ended = out.terminated | out.truncated[:, None]
-        episode, told = recorded(play.episode, out, ended)
+        episode, told = recorded(play.episode, out, ended, ruled_out(allowed, raw))
         return Play(env_state, episode, ended, play.memory), (out.reward, out.terminated, told)
 
     steps = (noise, jax.random.split(keys["step"], bars))
@@ -117,24 +124,3 @@ def _step(parts: _Parts, state: RandomState, data: MarketData) -> tuple[RandomSt
         "skipped": nothing,
     }
     return RandomState(keys["next"], state.params, play, state.updates + 1), metrics
-
-
-def _noise(parts: _Parts, key: jax.Array) -> Any:
-    """What `_action` turns into actions, T in front."""
-    env, shape = parts.env, (parts.rollout_bars, *parts.shape)
-    if env.actions.sizes:
-        return parts.policy.distribution.draw(key, shape)
-    low, high = env.actions.low, env.actions.high
-    return jax.random.uniform(key, (*shape, *env.actions.shape), jnp.float32, low, high)
-
-
-def _action(parts: _Parts, noise: Any, play: Play, data: MarketData) -> jax.Array:
-    """[G, S, ...] uniform: logits of 0 are equal chances, and bounds have been drawn between."""
-    env, family = parts.env, parts.policy.distribution
-    if not env.actions.sizes:
-        return noise
-    parameters = family.parameters(jnp.zeros((*parts.shape, family.size), jnp.float32))
-    allowed = mask_of(parts.policy, env, play.env_state, data.env_params)
-    if allowed is not None:
-        parameters = family.restrict(parameters, allowed)  # pyright: ignore[reportOptionalCall]
-    return family.act(family.sample(noise, parameters))

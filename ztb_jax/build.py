@@ -12,7 +12,7 @@ from envs import actions, rewards, sizing
 from envs.rewards import Reward
 from envs.single import make_single
 from envs.types import Costs, Env, Financing, Limits, Margin, Market
-from ztb_jax import gates, gating, parallel
+from ztb_jax import gates, gating, parallel, schedule
 from ztb_jax.apg.learner import make_apg
 from ztb_jax.apg.objective import Hyper as GrowthHyper
 from ztb_jax.baseline import make_random
@@ -250,7 +250,7 @@ def _ppo(config: Config, env: Env, policy: Policy) -> Learner:
         env,
         policy,
         **_sizes(config),
-        num_updates=num_windows(config) * config.run.window_updates,
+        num_updates=schedule.num_updates(config),
         hyper=_numbers(config, Hyper),
         options=_options(config),
     )
@@ -261,7 +261,7 @@ def _apg(config: Config, env: Env, policy: Policy) -> Learner:
         env,
         policy,
         **_sizes(config),
-        num_updates=num_windows(config) * config.run.window_updates,
+        num_updates=schedule.num_updates(config),
         hyper=_numbers(config, GrowthHyper),
         optimizer=config.ppo.optimizer,
     )
@@ -348,16 +348,6 @@ def _rules_of(env: EnvConfig) -> dict[str, Any]:
     if env.band:
         rules["band"] = jnp.float32(env.band)
     return rules
-
-
-def num_windows(config: Config) -> int:
-    """Windows that train at least `run.total_env_steps`."""
-    return -(-config.run.total_env_steps // window_env_steps(config))
-
-
-def window_env_steps(config: Config) -> int:
-    """Environment steps in one window."""
-    return config.ppo.num_accounts * config.ppo.rollout_bars * config.run.window_updates
 
 
 def _first_playable(config: Config, features: Features) -> int:

@@ -28,3 +28,7 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run directory that cannot be created, read or continued."""
+
+
+class FormatError(RunError, ValueError):
+    """A file of a run that is of another format, another run or another architecture."""

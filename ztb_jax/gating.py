@@ -4,7 +4,8 @@ Their limits are structure: a population cannot differ in them.
 """
 
 from ztb_jax import gates
-from ztb_jax.config import GATES_UNREAD, Config
+from ztb_jax.config import Config
+from ztb_jax.contradictions import GATES_UNREAD
 from ztb_jax.gates import Gate
 from ztb_jax.settings import EnvConfig
 

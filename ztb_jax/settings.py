@@ -4,7 +4,7 @@ import datetime
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 
 def _as_text(value: Any) -> Any:
@@ -12,6 +12,11 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, datetime.date):
         return value.isoformat()
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _in_order(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Thresholds rise, and none stands twice."""
+    return tuple(sorted(set(values)))
 
 
 Positive = Annotated[int, Field(gt=0, le=10**15)]
@@ -23,6 +28,7 @@ Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Distance = Annotated[float, Field(gt=0.0)]
 Closed = Annotated[float, Field(ge=0.0, le=1.0)]
+Thresholds = Annotated[tuple[NonNegative, ...], AfterValidator(_in_order), Field(max_length=64)]
 Schedule = Annotated[tuple[NonNegative, ...], Field(min_length=1, max_length=64)]
 
 DEVICE_PATTERN = r"auto|(cpu|gpu|cuda|tpu)(:\d{1,4})?"
@@ -148,6 +154,8 @@ class EnvConfig:
     """Share of the highest equity whose loss flattens and locks the account to the end of the episode."""
     band: Closed = 0.0
     """Trades of a smaller share of equity are not made; for heads that ask for any exposure."""
+    capital: Distance = 10_000.0
+    """Money that an account begins with: what is told in money, such as the profit of a replay, is of it."""
     reward: Literal["log_return", "differential_sharpe", "differential_sortino", "risk_adjusted"] = (
         "log_return"
     )
@@ -301,6 +309,12 @@ class RunConfig:
     """Environment steps to train, rounded up to whole windows."""
     window_updates: Size = 8
     """Updates between validations, checkpoints and progress."""
+    window_env_steps: Positive | None = None
+    """Environment steps between them instead, which need not be whole updates."""
+    flush_partial_window: bool = False
+    """Tell of a last window that training ends in the middle of, too; needs window_env_steps."""
+    policy_every_windows: Positive | None = None
+    """Keep the policy after every so many windows as checkpoints/ckpt_<window>.pt, and after the last."""
     patience_windows: Positive | None = None
     """Stop when validation has not improved for this many windows; none trains to the end."""
     keep_checkpoints: Annotated[int, Field(ge=2, le=2**20)] = 5
@@ -313,6 +327,48 @@ class RunConfig:
     """Devices of the platform of run.device that accounts are spread over; 0 is all of them."""
     profile: bool = False
     """Trace one window into the run's folder profile, with a table of what took the time."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Episodes played with the policies that run.policy_every_windows keeps, on the validation slice."""
+
+    __pydantic_config__ = STRICT
+
+    episodes: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Episodes played with each, of which the one of the highest return is kept; 0 is none."""
+    max_steps: Bars = 512
+    """Longest episode, in bars."""
+    include_info: bool = True
+    """Write into each frame what the policy thought and what the bar cost."""
+    deterministic: bool = True
+    """Play the most probable action; otherwise sample, as training does."""
+    seed_offset: Annotated[int, Field(ge=0, lt=2**31)] = 100_000
+    """Added to the seed, so that replays play other episodes than training did."""
+    profit_thresholds: Thresholds = (100.0, 500.0, 1000.0)
+    """Profits in money from which on a replay is tagged milestone:profit:<threshold>."""
+    return_thresholds: Thresholds = (10.0, 25.0, 50.0)
+    """Returns in percent, likewise."""
+    survival_thresholds: Thresholds = (1.0,)
+    """Shares of the episode that the account lived, likewise."""
+
+
+@dataclass(frozen=True)
+class SinkConfig:
+    """Where a run tells what happens, beside its own directory."""
+
+    __pydantic_config__ = STRICT
+
+    logs: Text = "logs"
+    """Folder of event files and training.log, one folder a run in it."""
+    tensorboard: bool = False
+    """Write both: `tensorboard --logdir logs` shows the run."""
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Weights & Biases; offline keeps everything in the run directory for `wandb sync`."""
+    wandb_project: Text = "ztb_jax"
+    """Project there."""
+    mlflow: Text | None = None
+    """Tracking URI of MLflow, such as file:mlruns or http://localhost:5000."""
 
 
 @dataclass(frozen=True)
@@ -334,3 +390,5 @@ class Config:
     ppo: PPOConfig = field(default_factory=PPOConfig)
     gates: GateConfig = field(default_factory=GateConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    replays: ReplayConfig = field(default_factory=ReplayConfig)
+    sinks: SinkConfig = field(default_factory=SinkConfig)

@@ -70,7 +70,12 @@ def window(run, number: int, **changes) -> Event:
 
 
 def checkpoint(run, number: int, path: str) -> Event:
-    return Event("checkpoint", run, 1024 * (number + 1), {"window_id": number, "path": path})
+    return Event(
+        "checkpoint",
+        run,
+        1024 * (number + 1),
+        {"window_id": number, "path": path, "resume_path": f"checkpoints/{number}"},
+    )
 
 
 def replay(run, number: int) -> Event:

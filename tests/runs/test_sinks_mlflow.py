@@ -53,7 +53,6 @@ def test_a_run_holds_its_settings_windows_and_artifacts(run, uri):
         for file in client.list_artifacts(found.info.run_id, folder)
     }
     assert listed == {
-        "model/window-000000/carry.bin",
         "model/window-000001/ckpt_000001.pt",
         "replays/best.jsonl.gz",
     }

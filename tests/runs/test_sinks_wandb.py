@@ -110,7 +110,6 @@ def test_an_offline_run_holds_windows_artifacts_and_the_end(tmp_path):
         for item in artifacts
         if item.name
     ] == [
-        ("model-r-1", "model", {"latest", "window-0"}, ["carry.bin"]),
         ("model-r-1", "model", {"latest", "window-1"}, ["ckpt_000001.pt"]),
         (
             "replay-r-1-000001-best",

@@ -6,10 +6,20 @@ from importlib import import_module
 
 from ztb_jax.errors import JobError, UserError
 
-COMMANDS = ("train", "resume", "verify", "evaluate", "runs", "data", "devices")  # modules of this package
+COMMANDS = (
+    "train",
+    "windowed",
+    "resume",
+    "verify",
+    "evaluate",
+    "runs",
+    "data",
+    "devices",
+)  # modules of this package
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 
   train              train, choose and judge a policy; prints the run directory last
+  windowed           the same in windows of environment steps, with a policy file and a replay of each
   resume RUN         go on with a run that was stopped, to the bits it would have had
   verify RUN         make a run again, and say whether it is the same to the bit
   evaluate RUN       judge a run's saved policy again

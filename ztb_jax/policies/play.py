@@ -115,10 +115,18 @@ def size_findings(sizes: dict[str, int]) -> list[str]:
     ]
 
 
-def recorded(before: Episode, out: TimeStep, ended: jax.Array) -> tuple[Episode, jax.Array]:
-    """Every account's episode after a step, and [6] what happened in it, for `telemetry` to read.
+def recorded(
+    before: Episode, out: TimeStep, ended: jax.Array, invalid: jax.Array | None = None
+) -> tuple[Episode, jax.Array]:
+    """Every account's episode after a step, and [C] what happened in it, for `telemetry` to read.
 
-    One sum for all six: many small ones would take longer than the rest of a step.
+    One sum for all: many small ones would take longer than the rest of a step.
+
+    Args:
+      before: every account's episode before the step.
+      out: the step.
+      ended: [G, S] bool, the episode ends with it.
+      invalid: [G, S] bool, the action was none of those there are; None where there is no such action.
     """
     episode = Episode(before.total + out.reward, before.length + 1)
     fills = [fill for fill in (out.fill, out.exit) if fill is not None]
@@ -134,12 +142,22 @@ def recorded(before: Episode, out: TimeStep, ended: jax.Array) -> tuple[Episode,
         of(lambda fill: jnp.abs(fill.traded)),
         of(lambda fill: fill.cost),
         of(lambda fill: fill.traded != 0.0),
+        jnp.zeros_like(ended) if invalid is None else invalid / ended.size,
+        *([] if out.growth is None else [jnp.where(ended, jnp.expm1(out.growth), 0.0)]),
     )
     begun = Episode(jnp.where(ended, 0.0, episode.total), jnp.where(ended, 0, episode.length))
     return begun, jnp.stack([jnp.asarray(each, jnp.float32) for each in told]).sum((1, 2))
 
 
 def telemetry(told: jax.Array) -> dict[str, jax.Array]:
-    """[] each, of what `recorded` told [T, 6]: sums over episodes that ended, means of a bar and account."""
-    names = ("episodes", "episode_return", "episode_length", "turnover", "cost", "trades")
-    return dict(zip(names, (*told[:, :3].sum(0), *told[:, 3:].mean(0)), strict=True))
+    """[] each, of what `recorded` told [T, C]: sums over episodes that ended, means of a bar and account."""
+    sums, means = ("episodes", "episode_return", "episode_length"), ("turnover", "cost", "trades", "invalid")
+    found = dict(zip(sums + means, (*told[:, :3].sum(0), *told[:, 3:7].mean(0)), strict=True))
+    return found if told.shape[1] == 7 else found | {"episode_profit": told[:, 7].sum()}
+
+
+def ruled_out(allowed: jax.Array | None, choice: jax.Array) -> jax.Array | None:
+    """[...] bool, `choice` [...] is not among the `allowed` [..., A]; None where nothing is ruled out."""
+    if allowed is None:
+        return None
+    return ~jnp.take_along_axis(allowed, choice[..., None], axis=-1)[..., 0]

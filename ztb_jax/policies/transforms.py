@@ -1,10 +1,13 @@
-"""Policy -> Policy: other numbers, other scales, less memory."""
+"""Policy -> Policy: other numbers, other scales, less memory, or no thought at all."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from envs.types import Actions
+from ztb_jax.policies.distribution import Distribution
 from ztb_jax.policies.encoders import windows
 from ztb_jax.policies.heads import rescale_value
 from ztb_jax.policies.moments import merged, no_moments
@@ -183,3 +186,47 @@ def per_account(policy: Policy, *, num_features: int) -> Policy:
         return policy.apply(params, contexts.reshape(*shape, -1), account)
 
     return policy._replace(encode=encode, apply=apply, grid=0, window_cost=1.0)
+
+
+def uniform(policy: Policy, space: Actions) -> Policy:
+    """`policy` that acts at random: any choice that there is, or any number between the bounds, alike.
+
+    Its weights are made and kept, and not read.
+
+    Args:
+      policy: the network.
+      space: of the environment's actions.
+    """
+    family = policy.distribution if space.sizes else _between(space)
+
+    def apply(params, context, account):
+        outputs = jnp.zeros((*account.shape[:-1], family.size), jnp.float32)
+        return family.parameters(outputs), outputs[..., 0]
+
+    return policy._replace(
+        encode=lambda params, features, first=0: features[first:],
+        apply=apply,
+        memory=None,
+        distribution=family,
+    )
+
+
+def _between(space: Actions) -> Distribution:
+    """Uniform between the bounds, which nothing shifts."""
+    low, high = space.low, space.high
+    nats = math.log(high - low) * math.prod(space.shape)
+
+    def constant(parameters, value):
+        return jnp.full(parameters.shape[:-1], value)
+
+    return Distribution(
+        size=1,
+        shape=space.shape,
+        draw=lambda key, shape: jax.random.uniform(key, (*shape, *space.shape), jnp.float32, low, high),
+        parameters=lambda outputs: outputs,
+        sample=lambda noise, parameters: noise,
+        log_prob=lambda parameters, raw: constant(parameters, -nats),
+        entropy=lambda parameters: constant(parameters, nats),
+        mode=lambda parameters: jnp.full((*parameters.shape[:-1], *space.shape), 0.5 * (low + high)),
+        act=lambda raw: raw,
+    )

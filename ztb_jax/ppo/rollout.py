@@ -14,7 +14,7 @@ from envs.types import Env
 from ztb_jax.data.market import MarketData
 from ztb_jax.keys import split_named
 from ztb_jax.policies.encoding import encode_bars
-from ztb_jax.policies.play import Play, recorded, telemetry
+from ztb_jax.policies.play import Play, recorded, ruled_out, telemetry
 from ztb_jax.policies.policy import Policy, mask_of, recalled
 from ztb_jax.ppo.spread import draw_spread
 
@@ -99,7 +99,7 @@ def collect(
         raw = family.sample(noise, parameters)
         env_state, out = env.step(step_key, play.env_state, family.act(raw), data.env_params)
         ended = out.terminated | out.truncated[:, None]
-        episode, told = recorded(play.episode, out, ended)
+        episode, told = recorded(play.episode, out, ended, ruled_out(allowed, raw))
         reward = out.reward * data.reward_scale
         played = (seen[1], raw, family.log_prob(parameters, raw), value, reward, out.terminated, allowed)
         return (Play(env_state, episode, ended, memory), out.observation.account), (played, told)

@@ -11,7 +11,7 @@ import jax
 
 from envs.types import Env
 
-SUMS = ("episodes", "episode_return", "episode_length", "ruined")
+SUMS = ("episodes", "episode_return", "episode_length", "episode_profit", "ruined")
 
 
 def share_of(groups: int, axis_name: str) -> int:

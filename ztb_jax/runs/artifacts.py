@@ -7,7 +7,7 @@ known is null. A run's reward is log growth of equity unless `env.reward` says o
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
@@ -69,6 +69,9 @@ class RunMetadata(TypedDict):
     trainer_backend: Literal["random", "puffer_ppo", "ppo", "apg"]
     phase: str
     fraction: float
+    steps_per_second: NotRequired[float]
+    eta_seconds: NotRequired[float | None]
+    verdict: NotRequired[str]
     target_env_steps: Count
     window_env_steps: Count
     env_steps_total: Count
@@ -293,8 +296,23 @@ class WindowDigests(TypedDict):
     leaves: dict[str, str]
 
 
+@with_config(OPEN)
+class Seal(TypedDict):
+    """`seal.json`: what the run depends on; `ztb_jax.training.run_seal.RunSeal` makes it."""
+
+    run_id: str
+    seed: Count | None
+    key: dict[str, Any] | None
+    timestamp: str
+    environment: dict[str, Any]
+    config: dict[str, Any]
+    metadata: dict[str, Any] | None
+    version: Count
+
+
 ARTIFACTS: dict[str, Any] = {
     "config": Config,
+    "seal": Seal,
     "run_metadata": RunMetadata,
     "window_row": WindowRow,
     "window_digests": WindowDigests,

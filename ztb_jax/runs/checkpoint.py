@@ -15,7 +15,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,7 +121,13 @@ class Checkpoints:
                 self._manager.close()
 
     def save(
-        self, generation: int, trees: Mapping[str, Any], plain: Mapping[str, Any], *, best: int | None = None
+        self,
+        generation: int,
+        trees: Mapping[str, Any],
+        plain: Mapping[str, Any],
+        *,
+        best: int | None = None,
+        first: Callable[[], None] = lambda: None,
     ) -> None:
         """Begin to save a generation; `wait` makes it durable.
 
@@ -132,6 +138,7 @@ class Checkpoints:
           trees: pytrees of arrays by name.
           plain: what JSON can hold.
           best: a generation that is kept however old it gets.
+          first: done before the generation is committed, on the thread that does so; may raise OSError.
 
         Raises:
           OSError: this save or the one before could not be written.
@@ -145,7 +152,7 @@ class Checkpoints:
         manifest = Manifest(generation, told, files={}, leaves={}, forms=packing.forms(trees), sizes=sizes)
         state = ocp.args.StandardSave(packing.packed(held))  # pyright: ignore[reportCallIssue]
         self._manager.save(generation, args=ocp.args.Composite(**{STATE: state}), force=True)
-        self._committing = self._aside.submit(self._commit, manifest, held)
+        self._committing = self._aside.submit(self._commit, manifest, held, first)
 
     def wait(self) -> Manifest | None:
         """Wait for the save in flight; what it committed, or None where none was in flight.
@@ -162,7 +169,10 @@ class Checkpoints:
             self._failed = True
             raise
 
-    def _commit(self, manifest: Manifest, held: Mapping[str, np.ndarray]) -> Manifest:
+    def _commit(
+        self, manifest: Manifest, held: Mapping[str, np.ndarray], first: Callable[[], None]
+    ) -> Manifest:
+        first()
         leaves = {name: packing.digest(values) for name, values in held.items()}
         try:
             self._manager.wait_until_finished()

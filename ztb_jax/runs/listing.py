@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ztb_jax.config import flattened
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory
 
@@ -79,17 +80,6 @@ def compare(runs: Sequence[directory.RunDirectory]) -> dict[str, dict[str, list[
         "settings": {key: values for key, values in _side_by_side(settings).items() if _differ(values)},
         "metrics": _side_by_side(metrics),
     }
-
-
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values by dotted name."""
-    found: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            found |= flattened(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
 
 
 def _side_by_side(told: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

@@ -20,7 +20,7 @@ class Window(NamedTuple):
 
     Attributes:
       number: from 0.
-      metrics: [K] float32 by name, one value an update.
+      metrics: [K] float32 by name, one value an update; empty where the window brought none.
       seconds: wall time on the device, transfer included.
     """
 
@@ -91,6 +91,7 @@ def run_windows(
     count: int,
     first: int = 0,
     after: Callable[[Any, Window], str | None],
+    calls: Callable[[int], int] = lambda number: 1,
     around: Callable[[int], AbstractContextManager[Any]] = lambda number: nullcontext(),
 ) -> tuple[Any, str | None]:
     """Run the windows `first` to `count - 1`, or as many as it takes until `after` says stop.
@@ -102,6 +103,7 @@ def run_windows(
       count: windows of the whole run.
       first: the number of the next window.
       after: called after each with the new state; a text ends the loop and says why.
+      calls: of a window's number, how often `window` is called in it; 0 brings no update.
       around: of a window's number, what is open while the device plays it, such as a trace.
 
     Returns:
@@ -110,10 +112,20 @@ def run_windows(
     for number in range(first, count):
         with around(number):
             started = time.perf_counter()
-            state, metrics = window(state, data)
-            host = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
+            told = []
+            for _ in range(calls(number)):
+                state, metrics = window(state, data)
+                told.append(metrics)
+            host = _in_a_row(jax.device_get(told))
             seconds = time.perf_counter() - started
         reason = after(state, Window(number, host, seconds))
         if reason is not None:
             return state, reason
     return state, None
+
+
+def _in_a_row(told: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Metrics of one call after the other."""
+    if not told:
+        return {}
+    return {name: np.concatenate([np.asarray(each[name]) for each in told]) for name in told[0]}

@@ -11,11 +11,11 @@ import itertools
 import json
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ztb_jax.errors import RunError
+from ztb_jax.errors import FormatError, RunError
 from ztb_jax.runs import directory
 
 SCHEMA_VERSION = 1
@@ -71,7 +71,7 @@ def write_frames(path: Path, frames: Iterable[Mapping[str, Any]]) -> Written:
     return Written(count, digest.hexdigest())
 
 
-def read_frames(path: Path, *, offset: int = 0, limit: int | None = None) -> Iterator[dict[str, Any]]:
+def read_frames(path: Path, *, offset: int = 0, limit: int | None = None) -> Generator[dict[str, Any]]:
     """The frames of a replay from number `offset` on, `limit` at the most, one after the other.
 
     Raises:
@@ -159,16 +159,15 @@ def read_index(run: directory.RunDirectory) -> list[dict[str, Any]]:
     """The entries of a run's replay index, oldest first; none where there is no index.
 
     Raises:
-      RunError: it is damaged.
-      ValueError: it is of another schema or another run.
+      RunError: it is damaged; a FormatError where it is of another schema or another run.
     """
     if not run.replay_index.is_file():
         return []
     index = directory.read_json(run.replay_index)
     if not isinstance(index, dict) or index.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(f"{run.replay_index} is not of schema_version {SCHEMA_VERSION}")
+        raise FormatError(f"{run.replay_index} is not of schema_version {SCHEMA_VERSION}")
     if index.get("run_id") != run.id:
-        raise ValueError(f"{run.replay_index} is of run {index.get('run_id')!r}, not {run.id!r}")
+        raise FormatError(f"{run.replay_index} is of run {index.get('run_id')!r}, not {run.id!r}")
     return index["entries"]
 
 
@@ -186,7 +185,7 @@ def write_index(run: directory.RunDirectory, entries: Sequence[Mapping[str, Any]
 
 
 def entry_of(run: directory.RunDirectory, replay_id: str | None) -> dict[str, Any]:
-    """One entry of the index, the newest that was best so far when `replay_id` is None.
+    """One entry of the index; when `replay_id` is None the newest that was best so far, or the newest.
 
     Raises:
       RunError: there is none.
@@ -195,7 +194,8 @@ def entry_of(run: directory.RunDirectory, replay_id: str | None) -> dict[str, An
     if not entries:
         raise RunError(f"{run.path} has no replays: train with --replays.episodes 1")
     if replay_id is None:
-        return next(entry for entry in reversed(entries) if "best_so_far" in entry["tags"])
+        best = [entry for entry in entries if "best_so_far" in entry["tags"]]
+        return (best or entries)[-1]
     found = [entry for entry in entries if entry["replay_id"] == replay_id]
     if not found:
         newest = ", ".join(entry["replay_id"] for entry in entries[-3:])

@@ -1,22 +1,26 @@
 """What happens between two windows: validate, remember the best, checkpoint, report, and say when to stop."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 import psutil
 
-from ztb_jax import build, gates, gating
+from ztb_jax import build, gates, gating, schedule
 from ztb_jax.evaluation import compare, metrics
 from ztb_jax.learner import Learner
-from ztb_jax.runs import checkpoint, directory, loop, packing
-from ztb_jax.training import evaluate
+from ztb_jax.runs import checkpoint, directory, loop, packing, policy_files, windowing
+from ztb_jax.training import evaluate, saved_policy
 from ztb_jax.training.eval_gates import GIB, EvalGates
 from ztb_jax.training.evaluate import BEST
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.limits import resolve_limits
+from ztb_jax.training.metadata import backend_of
 from ztb_jax.training.progress import Reporter
+from ztb_jax.training.replaying import Recorder
 from ztb_jax.verdicts import OF_SURROUNDINGS
 
 STOPPED = "stopped by "
@@ -38,9 +42,10 @@ class Between:
         learner: Learner,
         stop: StopRequest,
         planned: int,
+        recorder: Recorder | None = None,
     ):
         self.config, self.run, self.reporter = config, run, reporter
-        self.checkpoints, self.learner, self.stop = checkpoints, learner, stop
+        self.checkpoints, self.learner, self.stop, self.recorder = checkpoints, learner, stop, recorder
         self.validate = evaluate.backtest_of(config, prepared, "validation")
         limit = EvalGates(max_memory_gb=config.gates.memory_gb).max_memory / GIB
         if resolve_limits(max_memory_gb=config.gates.memory_gb).max_memory_gb is None:
@@ -54,28 +59,39 @@ class Between:
                     prepared.slices["validation"], build.make_environment(config, measured=prepared.measured)
                 )
             )
-        self.total = build.num_windows(config) * build.window_env_steps(config)
+        self.policy_header = saved_policy.header_of(config, prepared)
+        self.policy_header |= {"run_id": run.id, "trainer_backend": backend_of(config)}
         self.best: Any = None
         self.best_score, self.best_window = -np.inf, None
-        self.chain, self.done = "", 0
+        self.score, self.rate = None, 0.0
+        self.tail: dict[str, np.ndarray] = {}
+        self.chain, self.done, self.episodes, self.emitted = "", 0, 0, 0
         self.resumed_after: float | None = None
         self.in_flight: dict[str, Any] | None = None
 
     def __call__(self, state, window: loop.Window) -> str | None:
         """Take a window; why it was the last one, or None."""
-        verdict = int(window.metrics["verdict"][-1])
-        params, trace, score = self.learner.params(state), None, None
+        verdict = gates.HEALTHY
+        if window.metrics:  # else an update before this window reaches over it, and nothing is new
+            verdict = self._judged(self.learner.params(state), window)
+        row = self._record(window, verdict)
+        reason = self.reason(window.number, verdict)
+        if window.number <= schedule.last_window(self.config):
+            self._checkpoint(state, window.number, row=row, verdict=verdict, last=reason is not None)
+        return reason
+
+    def _judged(self, params: Any, window: loop.Window) -> int:
+        """What the gates say, once the validation has seen `params` and the best are kept."""
+        verdict, self.score = int(window.metrics["verdict"][-1]), None
         if verdict == gates.HEALTHY:
             trace = self.validate(params)
-            score = compare.log_growth(trace)
+            self.score = compare.log_growth(trace)
             verdict = self._watched(window, trace)
-        if self.best is None or (score is not None and score > self.best_score):
+        if self.best is None or (self.score is not None and self.score > self.best_score):
             self.best = jax.tree.map(jax.numpy.copy, params)
-            if score is not None:
-                self.best_score, self.best_window = score, window.number
-        row = self._record(window, score, verdict)
-        self._checkpoint(state, window.number, env_steps=row["env_steps_total"], verdict=verdict)
-        return self.reason(window.number, verdict)
+            if self.score is not None:
+                self.best_score, self.best_window = self.score, window.number
+        return verdict
 
     def _watched(self, window: loop.Window, trace: Any) -> int:
         """What the gates between windows say; 0 while healthy."""
@@ -84,7 +100,7 @@ class Between:
         facts = gates.facts(
             rss_gb=psutil.Process().memory_info().rss / GIB,
             resume_seconds=self.resumed_after,
-            repeated_steps=max(0, self.done - window.number * build.window_env_steps(self.config)),
+            repeated_steps=max(0, self.done - window.number * schedule.window_env_steps(self.config)),
             validation=compare.log_growth(trace),
             validation_drawdown=metrics.max_drawdown(equity),
             train=growth,
@@ -101,7 +117,11 @@ class Between:
         self.best_score = -np.inf if plain["best_score"] is None else plain["best_score"]
         if len(plain["judged"]) == len(jax.tree.leaves(self.judged)):  # else gates came or went: count anew
             self.judged = jax.tree.unflatten(jax.tree.structure(self.judged), map(np.int32, plain["judged"]))
-        self.done = plain["env_steps_total"]
+        self.done, self.score = plain["env_steps_total"], plain["score"]
+        self.tail = {
+            name: np.array([value], np.float32) for name, value in plain["tail"].items()
+        }  # None: nan
+        self.episodes, self.emitted = plain["episodes"], plain["emitted"]
         self.resumed_after = time.perf_counter() - self.reporter.started
         rows = [
             row for row in directory.read_windows(self.run.windows) if row["window_id"] <= plain["window"]
@@ -112,77 +132,137 @@ class Between:
         self.chain = plain["chain"]
         self._digested(plain["window"], restored.leaves)
         self.reporter.update(
-            env_steps_total=plain["env_steps_total"],
-            windows_emitted=plain["window"] + 1,
+            env_steps_total=self.done,
+            episodes_total=self.episodes,
+            windows_emitted=self.emitted,
             checkpoints_written=plain["window"] + 1,
             latest_checkpoint=self._named(plain),
             best_window=self.best_window,
         )
         return self.reason(plain["window"], plain["verdict"])
 
-    def _record(self, window: loop.Window, score: float | None, verdict: int) -> dict[str, Any]:
-        steps = build.window_env_steps(self.config)
-        start = window.number * steps
-        # A tripped gate keeps no update after the last good one.
-        kept = int((window.metrics["verdict"] == gates.HEALTHY).sum()) * self.learner.env_steps
-        done = self.done = start + kept
-        rate = steps / window.seconds
-        row = {
-            "run_id": self.run.id,
-            "window_id": window.number,
-            "window_complete": kept == steps,
-            "env_steps_start": start,
-            "env_steps_end": done,
-            "env_steps_in_window": kept,
+    def _record(self, window: loop.Window, verdict: int) -> dict[str, Any]:
+        """The row of a window, written and told; the run's counters after it."""
+        row = self._row(window, verdict)
+        done, whole = row["env_steps_end"], row["window_complete"]
+        self.done, self.episodes = done, self.episodes + row["episodes_completed"]
+        told = {
             "env_steps_total": done,
-            "verdict": verdict,
-            "validation_log_growth": score,
+            "episodes_total": self.episodes,
+            "ppo_policy_updates": schedule.updates_before(self.config, window.number + 1),
             "best_window": self.best_window,
-            "seconds": window.seconds,
-            "steps_per_second": rate,
-            **means(window),
         }
-        directory.append_line(self.run.windows, row)
-        self.reporter.advance(
-            done, self.total, rate=rate, note=_note(row["reward_mean"], score, self.best_window)
-        )
-        self.reporter.update(
-            env_steps_total=done,
-            windows_emitted=window.number + 1,
-            best_window=self.best_window,
-            latest_window={
-                "window_id": window.number,
-                "window_complete": kept == steps,
-                "env_steps_start": start,
-                "env_steps_end": done,
-                "metrics_row_path": self.run.relative(self.run.windows),
-            },
-        )
-
+        # A tripped gate is told whatever it leaves of the window.
+        if whole or verdict != gates.HEALTHY or self.config.run.flush_partial_window:
+            directory.append_line(self.run.windows, row)
+            self.emitted += 1
+            told |= {
+                "windows_emitted": self.emitted,
+                "latest_window": {
+                    "window_id": window.number,
+                    "window_complete": whole,
+                    "env_steps_start": row["env_steps_start"],
+                    "env_steps_end": done,
+                    "metrics_row_path": self.run.relative(self.run.windows),
+                },
+            }
+            self.reporter.tell("window", row)
+        note = _note(row["reward_mean"], row["validation_log_growth"], self.best_window)
+        total = schedule.target_env_steps(self.config)
+        self.reporter.advance(min(done, total), total, rate=row["steps_per_second"], note=note)
+        self.reporter.update(**told)
         return row
 
-    def _checkpoint(self, state, number: int, *, env_steps: int, verdict: int) -> None:
+    def _row(self, window: loop.Window, verdict: int) -> dict[str, Any]:
+        config, number = self.config, window.number
+        update, steps = schedule.update_env_steps(config), schedule.window_env_steps(config)
+        before, start = schedule.updates_before(config, number), number * steps
+        # A tripped gate keeps no update after the last good one.
+        kept = int((window.metrics.get("verdict", np.empty(0)) == gates.HEALTHY).sum())
+        trained = (before + kept) * update
+        done = max(start, min(trained, start + steps))
+        metrics = {
+            name: np.concatenate([part[name] for part in (self.tail, window.metrics) if part])
+            for name in window.metrics or self.tail
+        }
+        if window.metrics:
+            self.rate = schedule.updates_in(config, number) * update / window.seconds
+        first = before - (1 if self.tail else 0)
+        self.tail = {name: values[-1:] for name, values in metrics.items()} if trained > done else {}
+        return {
+            "run_id": self.run.id,
+            "window_id": number,
+            "window_complete": done == start + steps,
+            "env_steps_start": start,
+            "env_steps_end": done,
+            "env_steps_in_window": done - start,
+            "env_steps_total": done,
+            "verdict": verdict,
+            "validation_log_growth": self.score,
+            "best_window": self.best_window,
+            "seconds": window.seconds,
+            "steps_per_second": self.rate,
+            **windowing.window_row(
+                metrics,
+                first=first,
+                update_env_steps=update,
+                start=start,
+                stop=done,
+                capital=config.env.capital,
+            ),
+        }
+
+    def _checkpoint(self, state, number: int, *, row: dict[str, Any], verdict: int, last: bool) -> None:
         self.settle()
         plain = {
             "window": number,
-            "env_steps_total": env_steps,
+            "env_steps_total": row["env_steps_total"],
             # A run that its surroundings stopped may go on in others.
             "verdict": gates.HEALTHY if verdict in OF_SURROUNDINGS else verdict,
             "judged": [int(count) for count in jax.tree.leaves(self.judged)],
             "best_window": self.best_window,
             "best_score": _finite(self.best_score),
+            "score": self.score,
+            "tail": {name: _finite(value) for name, (value,) in self.tail.items()},
+            "episodes": self.episodes,
+            "emitted": self.emitted,
             "chain": self.chain,
             "created_at": directory.timestamp(),
         }
-        self.checkpoints.save(number, {CARRY: state, BEST: self.best}, plain, best=self.best_window)
-        self.in_flight = self._named(plain)
+        last |= number == schedule.last_window(self.config)
+        self.checkpoints.save(
+            number,
+            {CARRY: state, BEST: self.best},
+            plain,
+            best=self.best_window,
+            first=self._keeps_policy(state, plain, last=last),
+        )
+        self.in_flight = plain
 
-    def _named(self, plain: dict[str, Any]) -> dict[str, Any]:
-        """A checkpoint as metadata tell of it."""
-        return {
+    def _keeps_policy(self, state: Any, plain: dict[str, Any], *, last: bool) -> Callable[[], None]:
+        """What writes the policy of a window into a file of its own, if it is due."""
+        every = self.config.run.policy_every_windows
+        if every is None or not (last or plain["window"] % every == 0):
+            return lambda: None
+        weights = saved_policy.weights_of(self.learner.params(state))
+        header = self.policy_header | {
             "window_id": plain["window"],
             "env_steps_total": plain["env_steps_total"],
-            "path": self.run.relative(self.run.checkpoints / str(plain["window"])),
+            "created_at": plain["created_at"],
+        }
+        path = policy_files.path_of(self.run, plain["window"])
+        return partial(policy_files.write, path, header, None if self.config.learner == "random" else weights)
+
+    def _named(self, plain: dict[str, Any]) -> dict[str, Any]:
+        """A checkpoint that was committed, as metadata tell of it."""
+        number = plain["window"]
+        generation = self.run.relative(self.run.checkpoints / str(number))
+        policy = policy_files.path_of(self.run, number)
+        return {
+            "window_id": number,
+            "env_steps_total": plain["env_steps_total"],
+            "path": self.run.relative(policy) if policy.is_file() else generation,
+            "resume_path": generation,
             "created_at": plain["created_at"],
         }
 
@@ -191,10 +271,11 @@ class Between:
         manifest = self.checkpoints.wait()
         if manifest is not None and self.in_flight is not None:
             self._digested(manifest.generation, manifest.leaves)
-            self.reporter.update(
-                checkpoints_written=self.in_flight["window_id"] + 1, latest_checkpoint=self.in_flight
-            )
-            self.in_flight = None
+            named, self.in_flight = self._named(self.in_flight), None
+            self.reporter.update(checkpoints_written=named["window_id"] + 1, latest_checkpoint=named)
+            self.reporter.tell("checkpoint", named)
+            if self.recorder is not None and named["path"] != named["resume_path"]:
+                self.recorder.record(named["path"])
 
     def _digested(self, number: int, leaves: dict[str, str]) -> None:
         """Write what `ztb verify` compares: of the carry after the window, and of all up to it."""
@@ -213,13 +294,6 @@ class Between:
         if patience is not None and self.best_window is not None and number - self.best_window >= patience:
             return PATIENCE
         return None
-
-
-def means(window: loop.Window) -> dict[str, float | None]:
-    """The mean of every metric over a window, by `<name>_mean`; None where it is not finite."""
-    return {
-        f"{name}_mean": _finite(values.mean()) for name, values in window.metrics.items() if name != "verdict"
-    }
 
 
 def _finite(value: Any) -> float | None:

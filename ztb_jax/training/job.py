@@ -5,33 +5,33 @@ A run that was stopped goes on by `ztb_jax.training.resume`.
 
 import contextlib
 import dataclasses
-import os
-import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import version
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 
-from ztb_jax import build, devices, gates, parallel
-from ztb_jax.config import Config, as_dict, contradictions, flat
+from ztb_jax import build, devices, gates, parallel, schedule
+from ztb_jax.config import Config, as_dict, flat
+from ztb_jax.contradictions import contradictions
 from ztb_jax.data.frame import content_hash
 from ztb_jax.errors import ConfigError, JobError
 from ztb_jax.features import recipe
 from ztb_jax.learner import Learner
-from ztb_jax.runs import checkpoint, directory, loop, profile, programs
-from ztb_jax.training import evaluate, memory, run_seal
+from ztb_jax.runs import checkpoint, directory, loop, policy_files, profile, programs, sinks
+from ztb_jax.training import evaluate, memory, metadata, run_seal
 from ztb_jax.training.between import CARRY, STOPPED, Between
 from ztb_jax.training.evaluate import BEST
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
+from ztb_jax.training.replaying import Recorder
 
-NO_PROGRAM = ("seed", "run.id", "run.root")
+NO_PROGRAM = ("seed", "run.id", "run.root", "run.policy_every_windows", "env.capital")
+NO_PROGRAMS = ("replays.", "sinks.")
 Read = Callable[[dict[str, Any]], checkpoint.Restored | None]
-VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pandas", "ztb-jax")
 
 
 class Outcome(NamedTuple):
@@ -48,13 +48,20 @@ class Outcome(NamedTuple):
     result: dict[str, Any] | None
 
 
-def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -> Outcome:
+def train(
+    config: Config,
+    reporter: Reporter,
+    stop: StopRequest | None = None,
+    *,
+    facts: Mapping[str, Any] | None = None,
+) -> Outcome:
     """Run the job that `config` describes.
 
     Args:
       config: resolved.
       reporter: told phases and progress; keeps `run_metadata.json` up to date.
       stop: looked at between phases and windows.
+      facts: for the run's metadata, beside what the job itself knows.
 
     Raises:
       UserError: the device, the data or the run directory cannot be used; nothing was written.
@@ -65,7 +72,7 @@ def train(config: Config, reporter: Reporter, stop: StopRequest | None = None) -
     device = devices.choose(config.run.device)
     config = spread_over(devices.together(device, config.run.devices), config)
     with jax.default_device(device):
-        return _train_on(device, config, reporter, stop)
+        return _train_on(device, config, reporter, stop, facts=facts)
 
 
 def spread_over(chosen: list[devices.Handle], config: Config) -> Config:
@@ -82,14 +89,17 @@ def spread_over(chosen: list[devices.Handle], config: Config) -> Config:
     return config
 
 
-def _train_on(device: devices.Handle, config: Config, reporter: Reporter, stop: StopRequest) -> Outcome:
+def _train_on(
+    device: devices.Handle, config: Config, reporter: Reporter, stop: StopRequest, *, facts: Any
+) -> Outcome:
+    sinks.check_sinks(config.sinks)
     prepared = prepared_market(config, reporter)
     stop.check()
     run = directory.create(config.run.root, config.run.id, as_dict(config))
     with directory.locked(run), _recording(config, run, reporter):
-        facts = seal_facts(prepared)
-        run_seal.write_seal(run.seal, run_seal.make_seal(run.id, config.seed, as_dict(config), facts))
-        _announce(config, prepared, run, reporter, device=device)
+        sealed = run_seal.make_seal(run.id, config.seed, as_dict(config), seal_facts(prepared))
+        run_seal.write_seal(run.seal, sealed)
+        reporter.attach(run, **metadata.begun(config, prepared, run, device=device, known=facts))
         result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device)
     return Outcome(run, reporter.metadata, result)
 
@@ -119,7 +129,7 @@ def go_on(
     """
     with _recording(config, run, reporter):
         run.reserve.write_bytes(bytes(directory.RESERVED))
-        _announce(config, prepared, run, reporter, device=device, known=known)
+        reporter.attach(run, **metadata.begun(config, prepared, run, device=device, known=known))
         result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device, read=read)
     return Outcome(run, reporter.metadata, result)
 
@@ -134,19 +144,26 @@ def prepared_market(config: Config, reporter: Reporter) -> build.Prepared:
 
 @contextmanager
 def _recording(config: Config, run: directory.RunDirectory, reporter: Reporter) -> Iterator[None]:
-    """Whatever ends what is inside is written into the run's metadata before it is told.
+    """Sinks are open inside, and whatever ends it is written into the run's metadata before it is told.
 
     Raises:
       JobError: the disk, the memory or the device gave out.
     """
-    try:
-        yield
-    except BaseException as error:
-        told = _recorded(error, config, run, reporter)
-        if told is error:
-            raise
-        raise told from error
-    run.reserve.unlink(missing_ok=True)
+    made = sinks.make_sinks(config.sinks, run)
+    with sinks.Sinks(made, report=reporter.trouble, learnt=lambda facts: reporter.update(**facts)) as told:
+        reporter.listener = told.tell
+        try:
+            yield
+        except BaseException as error:
+            cause = _recorded(error, config, run, reporter)
+            if cause is error:
+                raise
+            raise cause from error
+        finally:
+            judged = directory.read_json(run.evaluation) if run.evaluation.is_file() else None
+            reporter.tell("ended", reporter.metadata | {"evaluation": judged})
+            reporter.listener = None
+        run.reserve.unlink(missing_ok=True)
 
 
 def seal_facts(prepared: build.Prepared) -> dict[str, Any]:
@@ -156,41 +173,6 @@ def seal_facts(prepared: build.Prepared) -> dict[str, Any]:
         "split": {name: list(bounds) for name, bounds in prepared.split._asdict().items()},
         "normaliser": prepared.scaler.to_dict(),
     }
-
-
-def _announce(
-    config, prepared, run, reporter, *, device: devices.Handle, known: Mapping[str, Any] | None = None
-) -> None:
-    """The first metadata of a run, or over the `known` ones of a run that goes on."""
-    begun = {
-        "env_steps_total": 0,
-        "windows_emitted": 0,
-        "checkpoints_written": 0,
-        "latest_window": None,
-        "latest_checkpoint": None,
-        "best_window": None,
-        "profile": None,
-    }
-    reporter.attach(
-        run,
-        **begun
-        | dict(known or {})
-        | {
-            "status": "running",
-            "process": {"pid": os.getpid(), "host": platform.node()},
-            "target_env_steps": build.num_windows(config) * build.window_env_steps(config),
-            "finished_at": None,
-            "error": None,
-            "halt_reason": None,
-            "config_path": run.relative(run.config),
-            "seal_path": run.relative(run.seal),
-            "metrics_windows_path": run.relative(run.windows),
-            "checkpoints_dir": run.relative(run.checkpoints),
-            "data": _data_facts(prepared),
-            "config_sha256": directory.sha256(run.config),
-            "environment": environment_facts(device),
-        },
-    )
 
 
 def _recorded(error: BaseException, config, run, reporter) -> BaseException:
@@ -243,7 +225,7 @@ def _train_and_judge(
         error = f"window {window}: {reason}; the newest checkpoint holds the last good state. Then {remedy}"
         reporter.update(status="failed", error=error, finished_at=directory.timestamp())
         return None
-    fraction = reporter.metadata["env_steps_total"] / reporter.metadata["target_env_steps"]
+    fraction = min(1.0, reporter.metadata["env_steps_total"] / reporter.metadata["target_env_steps"])
     reporter.update(halt_reason=reason)
     result = evaluate.judge_prepared(run, reporter, config, prepared)
     reporter.update(
@@ -261,15 +243,16 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device, read: 
     stop.check()
     state = compiled.init(jax.random.key(config.seed), data)
     restored = read({CARRY: state, BEST: learner.params(state)})
-    count, first = build.num_windows(config), 0
-    reporter.phase(
-        "train", f"{count * build.window_env_steps(config):,} environment steps in {count} windows"
-    )
+    count, first = schedule.num_windows(config), 0
+    reporter.phase("train", f"{schedule.target_env_steps(config):,} environment steps in {count} windows")
     # The second window, for the first one warms up; a run of one window has no other.
     traced = min(1, count - 1) if config.run.profile else None
-    with checkpoint.Checkpoints(
-        run.checkpoints, keep=config.run.keep_checkpoints, every=config.run.keep_every
-    ) as checkpoints:
+    with (
+        _recorder(config, prepared, run, reporter, device=device) as recorder,
+        checkpoint.Checkpoints(
+            run.checkpoints, keep=config.run.keep_checkpoints, every=config.run.keep_every
+        ) as checkpoints,
+    ):
         after = Between(
             config,
             prepared=prepared,
@@ -279,22 +262,37 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device, read: 
             learner=learner,
             stop=stop,
             planned=compiled.planned or 0,
+            recorder=recorder,
         )
+        reason = None
         if restored is not None:
             state, first = restored.trees[CARRY], restored.generation + 1
-            if (reason := after.go_on_from(restored)) is not None:
-                return reason
-        _, reason = loop.run_windows(
-            compiled.window,
-            state,
-            data,
-            count=count,
-            first=first,
-            after=after,
-            around=_tracing(run, reporter, traced),
-        )
-        after.settle()
+            reason = after.go_on_from(restored)
+        reporter.tell("begun", as_dict(config))
+        policy_files.forget(run, after=first - 1)
+        if recorder is not None:
+            recorder.go_on_from(first - 1)
+        if reason is None:
+            _, reason = loop.run_windows(
+                compiled.window,
+                state,
+                data,
+                count=count,
+                first=first,
+                after=after,
+                calls=partial(schedule.calls_in, config),
+                around=_tracing(run, reporter, traced),
+            )
+            after.settle()
+        if recorder is not None:
+            recorder.settle()
     return reason
+
+
+def _recorder(config, prepared, run, reporter, *, device) -> AbstractContextManager[Recorder | None]:
+    if not config.replays.episodes:
+        return contextlib.nullcontext()
+    return Recorder(config, prepared=prepared, run=run, reporter=reporter, device=device)
 
 
 def compiled_job(
@@ -323,10 +321,14 @@ def _compiled(learner: Learner, data: Any, chosen: list[devices.Handle], *, conf
 
     Weights to judge by are put on the first device alone, so that all else works as on one.
     """
-    count = config.run.window_updates
+    count = schedule.updates_at_once(config)
     if len(chosen) == 1:
-        # The seed and the place of a run change no program.
-        settings = {name: value for name, value in flat(config).items() if name not in NO_PROGRAM}
+        # The seed and the place of a run, and who is told of it, change no program.
+        settings = {
+            name: value
+            for name, value in flat(config).items()
+            if name not in NO_PROGRAM and not name.startswith(NO_PROGRAMS)
+        }
         described = repr((settings, prepared.num_features, prepared.measured))
         return learner, data, programs.compiled(learner, data, num_updates=count, described=described)
     mesh = parallel.make_mesh(chosen)
@@ -355,26 +357,3 @@ def _tracing(run, reporter, chosen: int | None) -> Callable[[int], AbstractConte
         )
 
     return around
-
-
-def environment_facts(device: devices.Handle) -> dict[str, Any]:
-    """What else the result depends on: versions, the device that was chosen, cores, commit."""
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_cores": devices.cores(),
-        "device": dataclasses.asdict(devices.describe(device)),
-        "commit": directory.commit(),
-        **{name: version(name) for name in VERSIONED},
-    }
-
-
-def _data_facts(prepared: build.Prepared) -> dict[str, Any]:
-    stamps = prepared.frame.index
-    return {
-        "bars": len(stamps),
-        "first": str(stamps[0]),
-        "last": str(stamps[-1]),
-        "bars_per_year": prepared.bars_per_year,
-        "content_hash": content_hash(prepared.frame),
-    }

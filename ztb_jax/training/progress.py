@@ -1,22 +1,23 @@
 """Progress as a person and as a file see it. Imports no jax, so that it can speak in the first second."""
 
 import sys
+import threading
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ztb_jax.runs import directory
-
-PHASES = ("loading", "indicators", "compile", "train", "evaluate")
+from ztb_jax.runs.sinks import Event, Kind
 
 
 class Reporter:
     """Tells phases and windows to the terminal, and to `run_metadata.json` once there is a run.
 
-    On a terminal a bar shows phase, fraction, steps/s and ETA; elsewhere one line tells each phase and
-    one each window.
+    What it is told may come from any thread. On a terminal a bar shows phase, fraction, steps/s and ETA;
+    elsewhere one line tells each phase and one each window.
     """
 
     def __init__(self, *, stream: Any = None):
@@ -25,6 +26,8 @@ class Reporter:
         self.phase_name = ""
         self.metadata: dict[str, Any] = {}
         self.run: directory.RunDirectory | None = None
+        self.listener: Callable[[Event], None] | None = None
+        self._begun, self._lock = False, threading.RLock()
         self.bar = Progress(
             TextColumn("{task.description:<11}"),
             BarColumn(),
@@ -53,10 +56,24 @@ class Reporter:
 
     def update(self, **facts: Any) -> None:
         """Set fields of the run's metadata and write it."""
-        self.metadata |= facts
-        if self.run is not None:
-            self.metadata["updated_at"] = directory.timestamp()
-            directory.write_json(self.run.metadata, self.metadata)
+        with self._lock:
+            self.metadata |= facts
+            if self.run is not None:
+                self.metadata["updated_at"] = directory.timestamp()
+                directory.write_json(self.run.metadata, self.metadata)
+
+    def tell(self, kind: Kind, facts: Mapping[str, Any]) -> None:
+        """Something happened in the run: whoever listens is told an `Event`, once the run has "begun"."""
+        self._begun |= kind == "begun"
+        if self._begun and self.listener is not None and self.run is not None:
+            steps = self.metadata.get("env_steps_total") or 0
+            self.listener(Event(kind, self.run, steps, facts))
+
+    def trouble(self, sentence: str) -> None:
+        """Something went wrong that does not stop the run; it stays in the run's metadata."""
+        self.say(f"{'trouble':<11}{sentence}")
+        with self._lock:
+            self.update(troubles=[*self.metadata.get("troubles", []), sentence])
 
     def phase(self, name: str, note: str = "") -> None:
         """A phase begins."""
@@ -68,6 +85,7 @@ class Reporter:
     def say(self, line: str) -> None:
         """One line, with the seconds since the start before it."""
         self.console.print(f"[{time.perf_counter() - self.started:6.1f} s] {line}", markup=False)
+        self.tell("line", {"text": line})
 
     def advance(self, done: int, total: int, *, rate: float, note: str) -> None:
         """`done` of `total` environment steps at `rate` steps/s; `note` tells how it goes."""

@@ -6,17 +6,18 @@ first window's metrics agree to `TOLERANCE`; and "different", with the window an
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from ztb_jax import build, devices
+from ztb_jax import build, devices, schedule
 from ztb_jax.config import as_dict
 from ztb_jax.errors import RunError
-from ztb_jax.runs import checkpoint, directory, loop, packing
+from ztb_jax.runs import checkpoint, directory, loop, packing, windowing
 from ztb_jax.training import evaluate, job, run_seal
-from ztb_jax.training.between import CARRY, means
+from ztb_jax.training.between import CARRY
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 
@@ -124,14 +125,14 @@ def _made_again(
     """Where the first difference is, None without any, and the first window's metrics."""
     _, data, compiled = job.compiled_job(config, prepared, reporter, device=device)
     state = compiled.init(jax.random.key(config.seed), data)
-    steps, first_metrics = build.window_env_steps(config), {}
+    steps, first_metrics = schedule.window_env_steps(config), {}
     reporter.phase("train", f"{len(recorded)} windows again")
     found: list[dict[str, Any]] = []
 
     def compare(state, window: loop.Window) -> str | None:
         stop.check()
         if window.number == 0:
-            first_metrics.update(means(window))
+            first_metrics.update(_means(config, window))
         told, here = recorded[window.number]["leaves"], packing.digests({CARRY: state})
         wrong = sorted(name for name in {*told, *here} if told.get(name) != here.get(name))
         done = window.number + 1
@@ -142,8 +143,19 @@ def _made_again(
             return note
         return None
 
-    loop.run_windows(compiled.window, state, data, count=len(recorded), after=compare)
+    calls = partial(schedule.calls_in, config)
+    loop.run_windows(compiled.window, state, data, count=len(recorded), after=compare, calls=calls)
     return (found[0] if found else None), first_metrics
+
+
+def _means(config, window: loop.Window) -> dict[str, float | None]:
+    """The means that the first window's row tells."""
+    update = schedule.update_env_steps(config)
+    stop = min(schedule.window_env_steps(config), len(window.metrics["verdict"]) * update)
+    row = windowing.window_row(
+        window.metrics, first=0, update_env_steps=update, start=0, stop=stop, capital=config.env.capital
+    )
+    return {name: value for name, value in row.items() if name.endswith("_mean")}
 
 
 def _chain_broken(recorded: list[dict[str, Any]]) -> list[str]:

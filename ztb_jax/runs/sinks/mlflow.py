@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ztb_jax.config import flattened
 from ztb_jax.runs.sinks import rows
 from ztb_jax.runs.sinks.event import Event
 
@@ -56,7 +57,7 @@ class MLflow:
                 self._begin(event)
             case "window":
                 self._log(rows.grouped(facts), step=facts["env_steps_total"])
-            case "checkpoint":
+            case "checkpoint" if rows.is_policy(facts):
                 self._artifact(event.run.path / facts["path"], f"model/window-{facts['window_id']:06d}")
             case "replay":
                 self._artifact(event.run.path / facts["replay_path"], "replays")
@@ -78,7 +79,7 @@ class MLflow:
             self.client.update_run(self.run_id, status="RUNNING")
             return  # with the parameters it has, which cannot change
         self.run_id = self.client.create_run(experiment, run_name=name, tags={MARK: name}).info.run_id
-        values = rows.flattened(event.facts)
+        values = flattened(event.facts)
         params = [Param(key, _shortened(value)) for key, value in values.items()]
         for first in range(0, len(params), BATCH):
             self.client.log_batch(self.run_id, params=params[first : first + BATCH])
@@ -91,8 +92,7 @@ class MLflow:
         self.client.log_batch(self.run_id, metrics=metrics)
 
     def _artifact(self, path: Path, place: str) -> None:
-        log = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
-        log(self.run_id, str(path), place)
+        self.client.log_artifact(self.run_id, str(path), place)
 
 
 def _shortened(value: Any) -> str:

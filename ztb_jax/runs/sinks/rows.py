@@ -57,12 +57,6 @@ def judged(facts: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of a resolved configuration by dotted key."""
-    values: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            values |= flattened(value, f"{prefix}{key}.")
-        else:
-            values[f"{prefix}{key}"] = value
-    return values
+def is_policy(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint has a policy file, which stays; a generation may go before a sink reads it."""
+    return checkpoint["path"] != checkpoint["resume_path"]

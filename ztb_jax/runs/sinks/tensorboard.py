@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ztb_jax.config import flattened
 from ztb_jax.runs.sinks import rows
 from ztb_jax.runs.sinks.event import Event
 
@@ -56,7 +57,7 @@ class TensorBoard:
         self.writer = EventsWriter(str(self.folder / "events"), f".{earlier}")
         if earlier:
             self.writer.write_event(_record(step + 1, session_log={"status": "START"}))
-        values = rows.flattened(config)
+        values = flattened(config)
         plain = {key: _plain(value) for key, value in values.items() if value is not None}
         experiment, session, _ = hparams(plain, dict.fromkeys(COMPARED, 0.0))
         for summary in (experiment, session):

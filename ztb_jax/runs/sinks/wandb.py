@@ -56,7 +56,7 @@ class WandB:
                 return self._begin(event)
             case "window":
                 self.wandb_run.log(rows.numbers(facts), step=facts["env_steps_total"])
-            case "checkpoint":
+            case "checkpoint" if rows.is_policy(facts):
                 path, window = event.run.path / facts["path"], facts["window_id"]
                 self._artifact(f"model-{event.run.id}", "model", path, aliases=[f"window-{window}"])
             case "replay":
@@ -103,8 +103,5 @@ class WandB:
         import wandb
 
         artifact = wandb.Artifact(name, type=kind)
-        if path.is_dir():
-            artifact.add_dir(str(path))
-        else:
-            artifact.add_file(str(path))
+        artifact.add_file(str(path))
         self.wandb_run.log_artifact(artifact, aliases=list(dict.fromkeys(["latest", *aliases])))
