@@ -144,6 +144,7 @@ def test_a_terminal_that_knows_no_pictures_gets_the_table(watched):
         assert terminal.ended() == 0
         assert "\x1b" not in terminal.seen
         assert "40 steps, 10 trades" in terminal.seen
+        assert terminal.seen.count("order\r\n") == terminal.seen.count("stop\r\n") == 5
 
 
 def test_keys_are_named_also_when_several_come_at_once():
