@@ -64,7 +64,7 @@ def page():
 class Outline(HTMLParser):
     """Headings and text in order, with every tag closed."""
 
-    VOID = ("meta", "path", "use", "rect", "link", "br")
+    VOID = ("meta", "path", "use", "rect", "link", "br", "col")
 
     def __init__(self):
         super().__init__()
