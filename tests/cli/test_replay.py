@@ -7,17 +7,25 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import TypeAdapter
 from rich.cells import cell_len
 
 from tests.runs.episodes import frames, make_run
 from ztb_jax.cli import screen
 from ztb_jax.cli.main import run as ztb
-from ztb_jax.runs import playback, replays
+from ztb_jax.runs import artifacts, directory, playback, replays
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs"))
+
+
+def test_the_samples_are_as_the_records_of_a_run_say(watched):
+    frame, index = TypeAdapter(artifacts.ReplayFrame), TypeAdapter(artifacts.ReplayIndex)
+    for each in frames(20):
+        frame.validate_python(each)
+    index.validate_python(directory.read_json(watched.replay_index))
 
 
 def scene(watched, count=60, **changes):

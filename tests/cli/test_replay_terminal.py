@@ -3,19 +3,16 @@
 import os
 import pty
 import re
-import select
 import signal
 import subprocess
-import sys
 import termios
-import time
 
 import pytest
 
+from tests.cli.terminal import Terminal
 from tests.runs.episodes import make_run
 from ztb_jax.cli import keys
 
-START = "from ztb_jax.cli.main import main; main()"
 LEAVES = "\x1b[?1049l"  # the alternate screen
 
 
@@ -24,63 +21,8 @@ def watched(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("runs"))
 
 
-class Terminal:
-    """The real command in a pseudo-terminal of 100 columns and 30 lines."""
-
-    def __init__(self, *arguments, stdin=None, **variables):
-        self.end, self.inside = pty.openpty()
-        termios.tcsetwinsize(self.inside, (30, 100))
-        self.before = termios.tcgetattr(self.inside)
-        self.seen = ""
-        kept = {
-            k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES", "FORCE_COLOR")
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", START, "replay", *map(str, arguments)],
-            stdin=self.inside if stdin is None else stdin, stdout=self.inside, stderr=self.inside,
-            env={**kept, "TERM": "xterm-256color", **variables}, start_new_session=True,
-        )  # fmt: skip
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.process.kill()
-        self.process.wait()
-        os.close(self.end)
-        os.close(self.inside)
-
-    def read(self, seconds: float) -> str:
-        """What came within that time, also kept in `seen`."""
-        text, deadline = "", time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0 and select.select([self.end], [], [], left)[0]:
-            text += os.read(self.end, 1 << 16).decode(errors="replace")
-        self.seen += text
-        return text
-
-    def wait_for(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
-        """The first match in what comes from now on."""
-        text, deadline = "", time.monotonic() + seconds
-        while not (found := re.search(pattern, text)):
-            assert time.monotonic() < deadline, f"{pattern} did not come in {text[-3000:]!r}"
-            text += self.read(0.1)
-        return found
-
-    def press(self, key: str) -> None:
-        os.write(self.end, key.encode())
-
-    def ended(self) -> int:
-        deadline = time.monotonic() + 30.0
-        while self.process.poll() is None:
-            assert time.monotonic() < deadline
-            self.read(0.1)
-        self.read(0.2)
-        assert termios.tcgetattr(self.inside) == self.before
-        return self.process.returncode
-
-
 def test_a_replay_is_paused_stepped_through_and_quit(watched):
-    with Terminal(watched.path, "--speed", "20") as terminal:
+    with Terminal("replay", watched.path, "--speed", "20") as terminal:
         terminal.wait_for(r"\b[1-9]/100 · ETA")
         assert termios.tcgetattr(terminal.inside) != terminal.before
         terminal.press(" ")
@@ -102,7 +44,7 @@ def test_a_replay_is_paused_stepped_through_and_quit(watched):
 
 
 def test_a_replay_ends_by_itself_and_leaves_its_last_picture(watched):
-    with Terminal(watched.path, "w0002", "--speed", "200", "--from", "20") as terminal:
+    with Terminal("replay", watched.path, "w0002", "--speed", "200", "--from", "20") as terminal:
         assert terminal.ended() == 0
         assert "\x1b[3" in terminal.seen
         _, told = terminal.seen.split(LEAVES)
@@ -113,7 +55,7 @@ def test_a_replay_ends_by_itself_and_leaves_its_last_picture(watched):
 
 @pytest.mark.parametrize("how", ["key", "SIGTERM"])
 def test_whatever_stops_it_the_terminal_is_as_before(watched, how):
-    with Terminal(watched.path, "--speed", "1") as terminal:
+    with Terminal("replay", watched.path, "--speed", "1") as terminal:
         terminal.wait_for(r"/100 · ETA")
         if how == "key":
             # A terminal that controls the session turns ^C into this signal.
@@ -126,21 +68,21 @@ def test_whatever_stops_it_the_terminal_is_as_before(watched, how):
 
 
 def test_colours_are_left_out_where_nobody_wants_them(watched):
-    with Terminal(watched.path, "w0002", "--speed", "1000", NO_COLOR="1") as terminal:
+    with Terminal("replay", watched.path, "w0002", "--speed", "1000", NO_COLOR="1") as terminal:
         assert terminal.ended() == 0
         assert "┃" in terminal.seen
         assert not re.search(r"\x1b\[[0-9;]*[34][0-9]", terminal.seen.replace("\x1b[?1049", ""))
 
 
 def test_without_a_keyboard_it_plays_to_the_end(watched):
-    with Terminal(watched.path, "w0002", "--speed", "500", stdin=subprocess.DEVNULL) as terminal:
+    with Terminal("replay", watched.path, "w0002", "--speed", "500", stdin=subprocess.DEVNULL) as terminal:
         assert terminal.ended() == 0
         assert "40/40" in terminal.seen
         assert "space pause" not in terminal.seen
 
 
 def test_a_terminal_that_knows_no_pictures_gets_the_table(watched):
-    with Terminal(watched.path, "w0002", TERM="dumb") as terminal:
+    with Terminal("replay", watched.path, "w0002", TERM="dumb") as terminal:
         assert terminal.ended() == 0
         assert "\x1b" not in terminal.seen
         assert "40 steps, 10 trades" in terminal.seen

@@ -30,7 +30,6 @@ def follow(run: directory.RunDirectory) -> int:
     with Progress(
         TextColumn("{task.description:<11}", markup=False),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
         TextColumn("{task.fields[told]}", markup=False),
         console=console,
         transient=True,
@@ -45,11 +44,17 @@ def follow(run: directory.RunDirectory) -> int:
                 console.print(window_line(row, look.metadata.get("target_env_steps")))
             if look.status != "running":
                 break
-            described = look.metadata.get("phase", "starting")
-            done = look.metadata.get("fraction") or 0.0
-            bar.update(task, description=described, completed=done, told=pace(look.metadata))
+            bar.update(task, **_bar(look.metadata))
             time.sleep(EVERY)
     return _ended(run, look.metadata, look.status)
+
+
+def _bar(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What the bar shows; a phase other than training does not say how far it is."""
+    phase, done = metadata.get("phase", "starting"), metadata.get("fraction", 0.0)
+    if phase != "train":
+        return {"description": phase, "total": None, "completed": 0.0, "told": ""}
+    return {"description": phase, "total": 1.0, "completed": done, "told": f"{done:4.0%}{pace(metadata)}"}
 
 
 def window_line(row: Mapping[str, Any], target: int | None) -> str:
@@ -69,10 +74,10 @@ def window_line(row: Mapping[str, Any], target: int | None) -> str:
 
 
 def pace(metadata: Mapping[str, Any]) -> str:
-    """Steps a second and the time left, as far as they are known."""
+    """Steps a second and the time left, as far as they are known, each behind a dot."""
     rate, left = metadata.get("steps_per_second"), metadata.get("eta_seconds")
-    told = [] if rate is None else [f"{rate / 1e3:,.0f} k steps/s"]
-    return " · ".join(told if left is None else [*told, f"ETA {left:,.0f} s"])
+    told = "" if rate is None else f" · {rate / 1e3:,.0f} k steps/s"
+    return told if left is None else f"{told} · ETA {left:,.0f} s"
 
 
 def _ended(run: directory.RunDirectory, metadata: Mapping[str, Any], status: str) -> int:

@@ -124,7 +124,8 @@ def candles(frames: Sequence[Frame], *, width: int, rows: int) -> list[Text]:
     """
     highest = _span(frames)[1]
     decimals = _decimals(highest)
-    room = max(width - len(f"{highest:,.{decimals}f}") - 1, 1)
+    label = len(f"{highest:,.{decimals}f}")
+    room = max(width - label - 1, 1)
     shown = frames[-room:]
     low, high = _span(shown)
     grid = [[(" ", "")] * len(shown) for _ in range(rows)]
@@ -138,7 +139,7 @@ def candles(frames: Sequence[Frame], *, width: int, rows: int) -> list[Text]:
             line.append(letter, style=style or None)
         line.append(" " * (room - len(shown) + 1))
         told = {1: high, rows - 2: low}.get(row)
-        line.append("" if told is None else f"{told:,.{decimals}f}", style=MUTED)
+        line.append("" if told is None else f"{told:>{label},.{decimals}f}", style=MUTED)
         lines.append(line)
     return lines
 

@@ -207,7 +207,6 @@ def _triangles(figure, panel, turns: Turns, *, size: float) -> None:
         )  # fmt: skip
     # What is moved aside does not widen the axes by itself, and a fill may lie beyond all closes.
     panel.update_datalim([(panel.dataLim.x0, turns.prices.min()), (panel.dataLim.x0, turns.prices.max())])
-    panel.autoscale_view()
 
 
 def shades(exposure: np.ndarray) -> list[tuple[int, int, int]]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ztb_jax.verdicts import HEALTHY, VERDICTS
+from ztb_jax.verdicts import HEALTHY, VERDICTS, Verdict
 
 
 class Gates(NamedTuple):
@@ -31,7 +31,7 @@ class Gates(NamedTuple):
 
     def failures(self) -> list[tuple[int, str, str, str]]:
         """(window, name, sentence, remedy) of every window that failed."""
-        unknown = ("unknown", "this version does not know that verdict", "update ztb_jax")
+        unknown = Verdict("unknown", "this version does not know that verdict", "update ztb_jax")
         failed = ((window, verdict) for window, verdict in self.verdicts if verdict != HEALTHY)
         return [(window, *VERDICTS.get(verdict, unknown)) for window, verdict in failed]
 
