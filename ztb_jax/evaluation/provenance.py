@@ -27,13 +27,13 @@ class Gates(NamedTuple):
         if not failed:
             return f"{windows.capitalize()} healthy."
         rest = "" if count == len(failed) else f", {count - len(failed):,} were healthy"
-        return f"Of {count:,} windows {len(failed):,} failed a gate{rest}."
+        return f"Of {count:,} window{'s' if count > 1 else ''} {len(failed):,} failed a gate{rest}."
 
-    def failures(self) -> list[tuple[int, str, str, str]]:
-        """(window, name, sentence, remedy) of every window that failed."""
+    def failures(self) -> list[tuple[int, Verdict]]:
+        """(window, what its verdict means) of every window that failed."""
         unknown = Verdict("unknown", "this version does not know that verdict", "update ztb_jax")
         failed = ((window, verdict) for window, verdict in self.verdicts if verdict != HEALTHY)
-        return [(window, *VERDICTS.get(verdict, unknown)) for window, verdict in failed]
+        return [(window, VERDICTS.get(verdict, unknown)) for window, verdict in failed]
 
 
 class Resume(NamedTuple):
