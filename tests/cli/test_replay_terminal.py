@@ -22,7 +22,7 @@ def watched(tmp_path_factory):
 
 
 def test_a_replay_is_paused_stepped_through_and_quit(watched):
-    with Terminal("replay", watched.path, "--speed", "20") as terminal:
+    with Terminal("replay", watched.path, "--speed", "4") as terminal:
         terminal.wait_for(r"\b[1-9]/100 · ETA")
         assert termios.tcgetattr(terminal.inside) != terminal.before
         terminal.press(" ")
@@ -33,9 +33,11 @@ def test_a_replay_is_paused_stepped_through_and_quit(watched):
         terminal.press("\x1b[D")
         assert int(terminal.wait_for(r"(\d+)/100 · paused")[1]) == stopped
         terminal.press("-")
-        terminal.wait_for("paused · 10/s")
+        terminal.wait_for("paused · 2/s")
         terminal.press(" ")
-        terminal.wait_for(rf"{stopped + 2}/100 · ETA")
+        # A busy machine may pass over some, so that none is waited for by name.
+        while int(terminal.wait_for(r"(\d+)/100 · ETA")[1]) < stopped + 2:
+            pass
         terminal.press("q")
         assert terminal.ended() == 0
         _, told = terminal.seen.split(LEAVES)
