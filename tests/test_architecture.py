@@ -63,6 +63,7 @@ CONTROL_PLANE = (
     "ztb_jax.errors",
     "ztb_jax.runs.directory",
     "ztb_jax.runs.sinks",
+    "ztb_jax.runs.playback",
     "ztb_jax.training.progress",
     "ztb_jax.cli.main",
     "ztb_jax.cli.train",
@@ -70,6 +71,7 @@ CONTROL_PLANE = (
     "ztb_jax.cli.data",
     "ztb_jax.cli.devices",
     "ztb_jax.cli.runs",
+    "ztb_jax.cli.replay",
     "ztb_jax.data.load",
     "ztb_jax.evaluation.report",
 )

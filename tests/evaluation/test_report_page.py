@@ -12,6 +12,7 @@ import pytest
 
 from ztb_jax.evaluation import figures
 from ztb_jax.evaluation.metrics import summarise
+from ztb_jax.evaluation.provenance import Gates, Resume, Seal
 from ztb_jax.evaluation.report import LearningCurve, Report, Slice, Strategy, Trade, render
 
 
@@ -39,6 +40,8 @@ def report(bars=120, num_trades=30, **changes):
         for i in range(num_trades)
     ]
     content = {
+        "gates": Gates({"kl_runaway": "a KL above 1"}, [(1, 0), (2, 0), (3, 0)]),
+        "seal": Seal({"Prices": "ab" * 32, "Seed": 7}, "ztb verify runs/run-7"),
         "run_id": "run-7", "symbol": "SPX", "timeframe": "D1", "slice_name": "test", "bars_per_year": 252.0,
         "stamps": stamps, "price": np.append(100.0, 100.0 * np.cumprod(1.0 + returns)),
         "strategies": {
@@ -64,7 +67,7 @@ def page():
 class Outline(HTMLParser):
     """Headings and text in order, with every tag closed."""
 
-    VOID = ("meta", "path", "use", "rect", "link", "br")
+    VOID = ("meta", "path", "use", "rect", "link", "br", "col")
 
     def __init__(self):
         super().__init__()
@@ -101,7 +104,7 @@ def test_sections_in_order_behind_the_verdict(page):
     assert "buy-and-hold on the test slice" in headings[0]
     assert headings[1:] == [
         "Metrics, net of costs", "Equity against the baselines", "Position", "Learning curve",
-        "Trades of the policy: 30", "Data and split", "Configuration", "Environment",
+        "Gates", "Trades of the policy: 30", "Data and split", "Configuration", "Seal", "Environment",
     ]  # fmt: skip
 
 
@@ -119,11 +122,12 @@ def test_columns_are_ordered_and_hindsight_is_labelled(page):
 def test_content_reaches_the_page(page):
     text = " ".join(" ".join(outline(page).text).split())
     expected = [
-        "0f" * 32, "ppo.gamma", "64, 64", "run-7", "10 trades not listed", "2015-01-01 to 2015-05-01",
-        "120 bars", "1,000.00", "2.0 bp", "252.0 bars a year", "Chosen window", "0.10.2",
+        "0f" * 32, "ppo.gamma", "64, 64", "run-7", "2015-01-01 to 2015-05-01",
+        "10 more trades, from 2015-01-12 to 2015-01-21", "120 bars", "1,000.00", "2.0 bp",
+        "252.0 bars a year", "Chosen window", "0.10.2",
     ]  # fmt: skip
     assert [words for words in expected if words not in text] == []
-    assert page.count("<tr><td class=") == 21
+    assert page.count("<tr><td class=") == 30
 
 
 def test_nothing_is_loaded_and_nothing_runs(page):
@@ -161,10 +165,11 @@ def test_everything_from_the_user_is_escaped():
         config={evil: {evil: evil}}, environment={evil: [evil]}, slices=[Slice(evil, *content.slices[0][1:])],
         trades=[Trade(content.stamps[1], evil, 1.0, 1.0, 0.0)],
         strategies={**content.strategies, evil: content.strategies["flat"]},
+        gates=Gates({evil: evil}, [(1, 0)]), seal=Seal({evil: evil}, evil, [Resume(evil, 1, [evil], [evil])]),
     )  # fmt: skip
     page = render(hostile)
     assert "<script" not in page
-    assert page.count("&lt;script&gt;alert(&#39;$x$&#39;)") >= 14
+    assert page.count("&lt;script&gt;alert(&#39;$x$&#39;)") >= 21
     outline(page)
 
 
@@ -183,7 +188,7 @@ def test_five_thousand_bars_stay_small_and_quick():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"learning": None, "trades": [], "slices": [], "data": {}, "config": {}},
+        {"learning": None, "gates": None, "seal": None, "trades": [], "slices": [], "data": {}, "config": {}},
         {"learning": LearningCurve(np.array([1]), np.array([np.nan]), np.array([np.nan]), None)},
         {"bars": 1, "slices": [], "num_trades": 1},
     ],

@@ -67,6 +67,9 @@ def test_a_run_leaves_every_artifact(finished):
     page = finished.report.read_text()
     assert "buy-and-hold" in page
     assert page.count("<svg") >= 3
+    assert "All 4 windows were healthy." in page
+    assert f"ztb verify {finished.path}" in page
+    assert facts["data"]["content_hash"] in page
     best = str(facts["best_window"])
     assert {p.name for p in finished.checkpoints.iterdir()} == {"2", "3", best}
     assert [path.name for path in finished.path.iterdir() if path.name.startswith(".")] == [".lock"]

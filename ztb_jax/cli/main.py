@@ -6,16 +6,8 @@ from importlib import import_module
 
 from ztb_jax.errors import JobError, UserError
 
-COMMANDS = (
-    "train",
-    "windowed",
-    "resume",
-    "verify",
-    "evaluate",
-    "runs",
-    "data",
-    "devices",
-)  # modules of this package
+# Modules of this package.
+COMMANDS = ("train", "windowed", "resume", "verify", "evaluate", "replay", "runs", "data", "devices")
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 
   train              train, choose and judge a policy; prints the run directory last
@@ -23,7 +15,8 @@ USAGE = """usage: {prog} COMMAND [OPTION ...]
   resume RUN         go on with a run that was stopped, to the bits it would have had
   verify RUN         make a run again, and say whether it is the same to the bit
   evaluate RUN       judge a run's saved policy again
-  runs               what runs there are; show RUN tells all about one, compare A B where some differ
+  replay RUN [ID]    play a recorded episode in the terminal; --list tells what there is, --page writes it
+  runs               what runs there are; show RUN tells of one and --follow watches it, compare A B
   data load|list|check   import price data, see what there is, or check a file
   devices            what a run can be trained on; --json for programs
 

@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ztb_jax.cli import follow
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory, listing
 
@@ -33,10 +34,12 @@ class Runs:
 
 @dataclass(frozen=True)
 class Show:
-    """All that a run tells of itself, as one JSON object."""
+    """All that a run tells of itself, as one JSON object; or how it goes, as long as it is under way."""
 
     run: tyro.conf.Positional[Path]
     """The run directory."""
+    follow: bool = False
+    """Tell of every window until the run has ended, with the exit status that `ztb train` has for it."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ def main(arguments: list[str]) -> int:
 
 def _show(command: Show) -> int:
     run = directory.find(command.run)
+    if command.follow:
+        return follow.follow(run)
     whole = {"summary": listing.summary(run), "config": directory.read_json(run.config)}
     for name, path in (("metadata", run.metadata), ("evaluation", run.evaluation)):
         whole[name] = directory.read_json(path) if path.is_file() else None

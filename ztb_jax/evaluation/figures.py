@@ -4,6 +4,7 @@ Axes: T bars, T + 1 closing marks. No text from a user is ever drawn, so the mar
 matplotlib is imported inside functions only: a training process never loads it.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -30,6 +31,7 @@ SENTINELS = {
 DASHES = {"hindsight": (0, (1, 1.5)), "random": (0, (4, 2)), "flat": (0, (6, 3))}
 WIDE_POINTS, NARROW_POINTS = 2000, 600
 SHADES = 300
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # Beyond this ratio a linear axis flattens the start of the curves.
 WIDE_RANGE = 4.0
 
@@ -57,9 +59,24 @@ def equity_figure(
     return _draw("equity", 0.52, partial(_equity, stamps=stamps, curves=curves, drawdowns=drawdowns))
 
 
-def position_figure(stamps: np.ndarray, price: np.ndarray, exposure: np.ndarray) -> Sizes:
-    """Price [T+1], tinted where the exposure [T] is mostly long or short, above the exposure itself."""
-    return _draw("position", 0.46, partial(_position, stamps=stamps, price=price, exposure=exposure))
+class Turns(NamedTuple):
+    """Fills to be drawn: N stamps [N], prices [N], and whether each bought [N]."""
+
+    stamps: np.ndarray
+    prices: np.ndarray
+    bought: np.ndarray
+
+
+def position_figure(
+    stamps: np.ndarray, price: np.ndarray, exposure: np.ndarray, turns: Turns | None = None
+) -> Sizes:
+    """Price [T+1], tinted where the exposure [T] is mostly long or short, above the exposure itself.
+
+    Turns are triangles at their prices: upward from below where something was bought, downward from above
+    where it was sold.
+    """
+    draw = partial(_position, stamps=stamps, price=price, exposure=exposure, turns=turns)
+    return _draw("position", 0.46, draw)
 
 
 def learning_figure(
@@ -138,7 +155,7 @@ def _equity(figure, points: int, *, stamps, curves, drawdowns) -> None:
     _date_axis(lower, stamps)
 
 
-def _position(figure, points: int, *, stamps, price, exposure) -> None:
+def _position(figure, points: int, *, stamps, price, exposure, turns) -> None:
     from matplotlib.ticker import FuncFormatter
 
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -155,6 +172,8 @@ def _position(figure, points: int, *, stamps, price, exposure) -> None:
         )
     kept = thin(price, points)
     upper.plot(stamps[kept], price[kept], color=_colour("ink"), linewidth=1.1)
+    if turns is not None:
+        _triangles(figure, upper, turns, size=5.0 if points == WIDE_POINTS else 3.5)
     upper.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.7g}"))
     upper.set_title("Closing price, tinted where mostly long or short")
 
@@ -171,6 +190,23 @@ def _position(figure, points: int, *, stamps, price, exposure) -> None:
     lower.locator_params(axis="y", nbins=3)
     lower.set_title("Exposure, share of equity")
     _date_axis(lower, stamps)
+
+
+def _triangles(figure, panel, turns: Turns, *, size: float) -> None:
+    from matplotlib.transforms import ScaledTranslation
+
+    for side, chosen, marker, away in (
+        ("long", turns.bought, "^", -size),
+        ("short", ~turns.bought, "v", size),
+    ):
+        # Beside the price, which it points at, or it would hide what it is about.
+        beside = panel.transData + ScaledTranslation(0.0, away / 72, figure.dpi_scale_trans)
+        panel.plot(
+            turns.stamps[chosen], turns.prices[chosen], marker, color=_colour(side), markersize=size,
+            markeredgewidth=0.0, transform=beside, zorder=4,
+        )  # fmt: skip
+    # What is moved aside does not widen the axes by itself, and a fill may lie beyond all closes.
+    panel.update_datalim([(panel.dataLim.x0, turns.prices.min()), (panel.dataLim.x0, turns.prices.max())])
 
 
 def shades(exposure: np.ndarray) -> list[tuple[int, int, int]]:
@@ -198,13 +234,14 @@ def _learning(figure, points: int, *, windows, series, chosen) -> None:
         figure.subplots(1, 2, sharex=True) if points == WIDE_POINTS else figure.subplots(2, 1, sharex=True)
     )
     titles = ("Train reward per window", "Validation score per window")
-    for panel, title, name, values in zip(panels, titles, series, series.values(), strict=True):
+    for panel, title, name, unscaled in zip(panels, titles, series, series.values(), strict=True):
+        values, unit = _readable(unscaled)
         known = np.flatnonzero(np.isfinite(values))
         kept = known[thin(values[known], points)] if known.size else known
         colour = _colour("policy" if name == "validation_score" else "muted")
         marker = "o" if kept.size <= 40 else None
         panel.plot(windows[kept], values[kept], color=colour, linewidth=1.4, marker=marker, markersize=2.6)
-        panel.set_title(title)
+        panel.set_title(title + unit)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.yaxis.set_major_formatter(FuncFormatter(_plain))
         panel.margins(x=0.03, y=0.15)
@@ -212,6 +249,15 @@ def _learning(figure, points: int, *, windows, series, chosen) -> None:
             panel.axvline(chosen, color=_colour("long"), linewidth=1.1, linestyle=(0, (3, 2)))
             at = np.flatnonzero((windows == chosen) & np.isfinite(values))
             panel.plot(windows[at], values[at], "o", color=_colour("long"), markersize=5)
+
+
+def _readable(values: np.ndarray) -> tuple[np.ndarray, str]:
+    """Values of a size that fits beside an axis, and what to say of the factor taken out."""
+    largest = np.abs(values[np.isfinite(values)]).max(initial=0.0)
+    if not 0.0 < largest < 0.01:
+        return values, ""
+    power = math.floor(math.log10(largest))
+    return values / 10.0**power, f", ×10{str(power).translate(RAISED)}"
 
 
 def _date_axis(panel, stamps) -> None:

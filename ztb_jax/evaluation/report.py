@@ -14,9 +14,13 @@ from markupsafe import Markup
 
 from ztb_jax.evaluation import figures
 from ztb_jax.evaluation.metrics import drawdown
+from ztb_jax.evaluation.provenance import Gates, Seal
 from ztb_jax.evaluation.verdict import verdict_sentence
 
-LISTED_TRADES = 10
+LISTED_TRADES = 10  # at either end of the list
+FOLDED_TRADES = 2_000  # between them, to be unfolded
+PRINTED_TRADES = 200  # unfolded on paper
+DRAWN_TRADES = 200
 UNDEFINED = "–"
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -91,13 +95,16 @@ class Report:
       stamps: [T+1] datetime64 of the closing marks.
       price: [T+1] closing price at them, quote currency.
       strategies: "policy" and "buy_and_hold", and any of "flat", "random", "hindsight", by name.
-      trades: every fill of the policy, in order; the page lists the first and the last ten.
+      trades: every fill of the policy, in order; the page folds all but the first and the last ten, leaves
+        out what is beyond two thousand more, and draws them where they are at most two hundred.
       learning: the learning curve, or None when nothing was trained here.
       slices: train, validation and test, in order.
       data: further facts about the data (source, content hash, number of bars), label to value.
       config: the resolved configuration, nested mappings and plain values.
       environment: versions, device and commit, label to value.
       notes: sentences that stand under the verdict.
+      gates: that watched the training, or None when nothing was trained here.
+      seal: of the run, or None when it has none.
     """
 
     run_id: str
@@ -115,6 +122,8 @@ class Report:
     config: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, object] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    gates: Gates | None = None
+    seal: Seal | None = None
 
 
 def render(report: Report) -> str:
@@ -126,8 +135,6 @@ def render(report: Report) -> str:
     _check(report)
     names = sorted(report.strategies, key=_rank)
     metrics = {name: report.strategies[name].metrics for name in names}
-    trades = report.trades
-    cut = len(trades) > 2 * LISTED_TRADES
     return _template().render(
         report=report,
         verdict=verdict_sentence(metrics, slice_name=report.slice_name).replace(" %", "\N{NBSP}%"),
@@ -137,14 +144,14 @@ def render(report: Report) -> str:
         rows=_metric_rows(metrics),
         figures=_figures(report, names),
         ends=_ends(report, names),
-        trades=[_trade_row(t) for t in (trades[:LISTED_TRADES] if cut else trades)],
-        last_trades=[_trade_row(t) for t in trades[-LISTED_TRADES:]] if cut else [],
-        num_trades=f"{len(trades):,}",
-        num_hidden=f"{len(trades) - 2 * LISTED_TRADES:,}",
+        trades=_trade_list(report.trades),
+        drawn_trades=0 < len(report.trades) <= DRAWN_TRADES,
+        num_trades=f"{len(report.trades):,}",
         slices=[(s.name, _stamp(s.start), _stamp(s.end), f"{s.bars:,}") for s in report.slices],
         data=_flatten(report.data),
         config=_flatten(report.config),
         environment=_flatten(report.environment),
+        seal=[] if report.seal is None else _flatten(report.seal.facts),
     )
 
 
@@ -222,6 +229,7 @@ def _figures(report: Report, names: Sequence[str]) -> dict[str, dict[str, Markup
             stamps,
             np.asarray(report.price, np.float64),
             np.asarray(report.strategies["policy"].exposure, np.float64),
+            _turns(report.trades),
         ),
     }
     if report.learning is not None and len(report.learning.windows):
@@ -245,6 +253,31 @@ def _ends(report: Report, names: Sequence[str]) -> list[tuple[str, str, str]]:
         off = " (off the chart)" if curve[-1] > high else ""
         ends.append((name, COLUMNS.get(name, (name,))[0], f"{_times(float(curve[-1]))}{off}"))
     return ends
+
+
+def _turns(trades: Sequence[Trade]) -> figures.Turns | None:
+    if not 0 < len(trades) <= DRAWN_TRADES:
+        return None
+    return figures.Turns(
+        np.array([trade.stamp for trade in trades], "datetime64[s]"),
+        np.array([trade.price for trade in trades], np.float64),
+        np.array([trade.side == "buy" for trade in trades]),
+    )
+
+
+def _trade_list(trades: Sequence[Trade]) -> dict[str, object]:
+    """The rows at either end, those folded between them, and which are left out."""
+    cut = len(trades) > 2 * LISTED_TRADES
+    middle = trades[LISTED_TRADES:-LISTED_TRADES] if cut else ()
+    folded, left_out = middle[:FOLDED_TRADES], middle[FOLDED_TRADES:]
+    return {
+        "first": [_trade_row(trade) for trade in (trades[:LISTED_TRADES] if cut else trades)],
+        "folded": [_trade_row(trade) for trade in folded],
+        "printed": len(folded) <= PRINTED_TRADES,
+        "last": [_trade_row(trade) for trade in trades[-LISTED_TRADES:]] if cut else [],
+        "num_left_out": f"{len(left_out):,}" if left_out else "",
+        "span_left_out": [_stamp(left_out[at].stamp) for at in (0, -1)] if left_out else [],
+    }
 
 
 def _trade_row(trade: Trade) -> tuple[str, str, str, str, str]:

@@ -21,6 +21,7 @@ from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.evaluation.verdict import verdict_sentence
 from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory
+from ztb_jax.training import provenance
 from ztb_jax.training.progress import Reporter
 
 BEST = "best"  # the tree of a checkpoint that holds the weights to judge
@@ -211,6 +212,8 @@ def _page(run, config, prepared, *, slice_name: str) -> report.Report:
         data=metadata["data"],
         config=as_dict(config),
         environment=metadata["environment"],
+        gates=provenance.gates_of(run, config),
+        seal=provenance.seal_of(run, config, metadata),
     )
 
 

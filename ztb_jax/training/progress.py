@@ -1,5 +1,7 @@
 """Progress as a person and as a file see it. Imports no jax, so that it can speak in the first second."""
 
+import math
+import os
 import sys
 import threading
 import time
@@ -12,18 +14,22 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from ztb_jax.runs import directory
 from ztb_jax.runs.sinks import Event, Kind
 
+QUIET = 10.0  # seconds between windows that are told where nobody watches
+
 
 class Reporter:
     """Tells phases and windows to the terminal, and to `run_metadata.json` once there is a run.
 
     What it is told may come from any thread. On a terminal a bar shows phase, fraction, steps/s and ETA;
-    elsewhere one line tells each phase and one each window.
+    elsewhere one line tells each phase, and one the first window, the last, and others at most once in
+    `QUIET` seconds; no window where CI is set.
     """
 
     def __init__(self, *, stream: Any = None):
         self.console = Console(file=stream or sys.stderr, soft_wrap=True, highlight=False)
         self.started = time.perf_counter()
         self.phase_name = ""
+        self.untold, self.told_at = "", -math.inf
         self.metadata: dict[str, Any] = {}
         self.run: directory.RunDirectory | None = None
         self.listener: Callable[[Event], None] | None = None
@@ -46,6 +52,7 @@ class Reporter:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._say_last()
         self.bar.stop()
 
     def attach(self, run: directory.RunDirectory, **facts: Any) -> None:
@@ -75,8 +82,22 @@ class Reporter:
         with self._lock:
             self.update(troubles=[*self.metadata.get("troubles", []), sentence])
 
+    def _say_window(self, line: str, *, last: bool) -> None:
+        """Say a window's line, unless one was said in the last `QUIET` seconds; then it waits for the end."""
+        now = time.perf_counter()
+        self.untold = "" if last or now - self.told_at >= QUIET else line
+        if not self.untold:
+            self.told_at = now
+            self.say(line)
+
+    def _say_last(self) -> None:
+        if self.untold:
+            self.say(self.untold)
+        self.untold, self.told_at = "", -math.inf
+
     def phase(self, name: str, note: str = "") -> None:
         """A phase begins."""
+        self._say_last()
         self.phase_name = name
         self.bar.update(self.task, description=name, total=None, completed=0, rate="")
         self.say(f"{name:<11}{note}")
@@ -90,8 +111,11 @@ class Reporter:
     def advance(self, done: int, total: int, *, rate: float, note: str) -> None:
         """`done` of `total` environment steps at `rate` steps/s; `note` tells how it goes."""
         eta = (total - done) / rate if rate > 0 else None
-        self.bar.update(self.task, total=total, completed=done, rate=f"{rate / 1e3:,.0f} k steps/s")
-        if not self.console.is_terminal:
+        speed = f"{rate:,.0f} steps/s" if rate < 1e4 else f"{rate / 1e3:,.0f} k steps/s"
+        self.bar.update(self.task, total=total, completed=done, rate=speed)
+        if not self.console.is_terminal and not os.environ.get("CI"):
             left = "" if eta is None else f" · ETA {eta:,.0f} s"
-            self.say(f"{self.phase_name:<11}{done / total:4.0%} · {rate / 1e3:,.0f} k steps/s{left} · {note}")
-        self.metadata |= {"fraction": done / total, "steps_per_second": rate, "eta_seconds": eta}
+            line = f"{self.phase_name:<11}{done / total:4.0%} · {speed}{left} · {note}"
+            self._say_window(line, last=done >= total)
+        with self._lock:
+            self.metadata |= {"fraction": done / total, "steps_per_second": rate, "eta_seconds": eta}
