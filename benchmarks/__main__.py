@@ -22,6 +22,9 @@ def main() -> int:
         if name == "encoders":
             parts = ("speed", "carry", "learning", "sharing")
             command.add_argument("--parts", nargs="+", choices=parts, help="of these alone")
+        if name == "overhead":
+            parts = ("trust", "watching", "blocking")
+            command.add_argument("--parts", nargs="+", choices=parts, help="of these alone")
         if name == "faults":
             command.add_argument("--runs", type=int, default=100, help="so many runs are killed")
             command.add_argument("--corruptions", type=int, default=1_000, help="so much damage")

@@ -51,6 +51,24 @@ class Row:
         return self.bar is None or bool(self.value >= self.bar)
 
 
+def in_turn(ways: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each, after one call that warms up.
+
+    The order turns round from repeat to repeat, so that none is always after the same.
+    """
+    for way in ways.values():
+        way()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for number in range(repeats):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            started = time.perf_counter()
+            ways[name]()
+            seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
 def timed(run: Callable[[], Any]) -> float:
     """Seconds that `run` takes until its result is on the host's side of the queue."""
     started = time.perf_counter()

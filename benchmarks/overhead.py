@@ -5,6 +5,8 @@ the window and between windows, and with a checkpoint of the carry and of the be
 on the disk before the next one is saved, as in the main job. Ratios are of neighbours in time, the median of
 all.
 
+With every sink and with a replay of every window: see `benchmarks.watching`.
+
 The save is of 200 MB of random numbers in 40 arrays: from the call to its return, while training stands
 still.
 """
@@ -12,15 +14,16 @@ still.
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.harness import Row, finish, rate_row
+from benchmarks.harness import Row, finish, in_turn, rate_row
 from benchmarks.train import prepared
+from benchmarks.watching import watching_rows
 from ztb_jax import build, gates, gating, schedule
 from ztb_jax.config import Config
 from ztb_jax.runs import checkpoint, loop
@@ -71,28 +74,13 @@ def training_rows(folder: Path) -> list[Row]:
             "with gates": Trainer(config, gated, data, lambda number, state: int(judge(judged, facts)[1])),
             "with checkpoints": Trainer(config, plain, data, save),
         }
-        seconds = _in_turn(ways)
+        seconds = in_turn(ways, REPEATS)
     steps = WINDOWS * schedule.window_env_steps(config) / 1e3
     rows = [rate_row(f"training {name}", steps, spent, unit="k steps/s") for name, spent in seconds.items()]
     for name, bar in (("with gates", 0.99), ("with checkpoints", 0.97)):
         ratios = [alone / its for alone, its in zip(seconds["alone"], seconds[name], strict=True)]
         rows.append(Row(f"{name} / alone", statistics.median(ratios), "×", min(ratios), max(ratios), bar=bar))
     return rows
-
-
-def _in_turn(ways: dict[str, Trainer]) -> dict[str, list[float]]:
-    """Seconds of each; the order turns round from repeat to repeat, so that none is always after the same."""
-    for way in ways.values():
-        way()
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
-    for number in range(REPEATS):
-        turn = number % len(names)
-        for name in names[turn:] + names[:turn]:
-            started = time.perf_counter()
-            ways[name]()
-            seconds[name].append(time.perf_counter() - started)
-    return seconds
 
 
 def blocking_rows(folder: Path) -> list[Row]:
@@ -119,8 +107,11 @@ def blocking_rows(folder: Path) -> list[Row]:
     ]
 
 
-def run(json_file: Path | None) -> int:
+PARTS = {"trust": training_rows, "watching": watching_rows, "blocking": blocking_rows}
+
+
+def run(json_file: Path | None, *, parts: Sequence[str] | None = None) -> int:
     """Measure and report."""
     with tempfile.TemporaryDirectory() as folder:
-        rows = [*training_rows(Path(folder) / "windows"), *blocking_rows(Path(folder) / "large")]
+        rows = [row for part in parts or PARTS for row in PARTS[part](Path(folder) / part)]
     return finish("Overhead", rows, json_file=json_file)
