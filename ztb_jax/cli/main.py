@@ -6,7 +6,8 @@ from importlib import import_module
 
 from ztb_jax.errors import JobError, UserError
 
-COMMANDS = ("train", "resume", "verify", "evaluate", "runs", "data", "devices")  # modules of this package
+# Modules of this package.
+COMMANDS = ("train", "resume", "verify", "evaluate", "runs", "ui", "data", "devices")
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 
   train              train, choose and judge a policy; prints the run directory last
@@ -14,6 +15,7 @@ USAGE = """usage: {prog} COMMAND [OPTION ...]
   verify RUN         make a run again, and say whether it is the same to the bit
   evaluate RUN       judge a run's saved policy again
   runs               what runs there are; show RUN tells all about one, compare A B where some differ
+  ui                 the same in a browser, live, with replays
   data load|list|check   import price data, see what there is, or check a file
   devices            what a run can be trained on; --json for programs
 

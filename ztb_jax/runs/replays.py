@@ -107,7 +107,9 @@ def _hop(file: BinaryIO, offset: int) -> int:
         head = file.read(_HEAD.size)
         known = len(head) == _HEAD.size and head[3] == 4 and head[12:14] == _MARK
         size, frames = _HEAD.unpack(head)[-2:] if known else (0, 0)
-        if not known or first + frames > offset:
+        if (
+            size <= _HEAD.size or first + frames > offset
+        ):  # no size of ours, or a damaged one: never stand still
             file.seek(at)
             return first
         first, at = first + frames, at + size
