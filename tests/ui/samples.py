@@ -65,6 +65,7 @@ def frames(count: int, *, seed: int = 0, minutes: int = 15) -> Iterator[dict[str
         high = max(opened, price) * (1 + abs(draw.gauss(0, 0.0006)))
         low = min(opened, price) * (1 - abs(draw.gauss(0, 0.0006)))
         events: list[dict[str, Any]] = []
+        paid = 0.0
         if draw.random() < 0.05:
             target = draw.choice([-1.0, 0.0, 1.0])
             events.append({"type": "order", "level": target})
@@ -72,11 +73,11 @@ def frames(count: int, *, seed: int = 0, minutes: int = 15) -> Iterator[dict[str
                 size, cost = abs(target - position), abs(target - position) * equity * 6e-4
                 side = "buy" if target > position else "sell"
                 events.append({"type": "fill", "side": side, "size": size, "price": opened, "cost": cost})
-                equity, position = equity - cost, target
+                paid, position = cost, target
         elif position and draw.random() < 0.008:
             events.append(_exit(draw, position, price=low if position > 0 else high, equity=equity))
-            position = 0.0
-        before, equity = equity, equity * (1 + position * (price / opened - 1))
+            paid, position = events[-1]["cost"], 0.0
+        before, equity = equity, (equity - paid) * (1 + position * (price / opened - 1))
         peak = max(peak, equity)
         yield {
             "schema_version": 1,

@@ -43,13 +43,13 @@ class Checkpoint(NamedTuple):
 
 
 def list_runs(root: Path, *, status: str | None = None, sort: str = "started_at") -> list[dict[str, Any]]:
-    """`listing.list_runs`, without what a link leads out of `root` to.
+    """`listing.list_runs`, without what a link leads out of `root` to and what `find_run` would not find.
 
     Raises:
       RunError: as that does.
     """
     found = listing.list_runs(root, status=status, sort=sort)
-    return [told for told in found if _is_inside(directory.RunDirectory(Path(told["path"])), root)]
+    return [told for told in found if _is_ours(directory.RunDirectory(Path(told["path"])), root)]
 
 
 def find_run(root: Path, run_id: str) -> directory.RunDirectory:
@@ -58,19 +58,26 @@ def find_run(root: Path, run_id: str) -> directory.RunDirectory:
     Raises:
       NotHereError: there is none, or it leads out of `root`.
     """
-    if directory.RUN_ID.fullmatch(run_id):
+    if directory.RUN_ID.fullmatch(run_id):  # before any path is made of it
         run = directory.RunDirectory(root / run_id)
-        if run.config.is_file() and _is_inside(run, root):
+        if run.config.is_file() and _is_ours(run, root):
             return run
     raise NotHereError(f"there is no run {run_id!r}")
 
 
-def _is_inside(run: directory.RunDirectory, root: Path) -> bool:
+def _is_ours(run: directory.RunDirectory, root: Path) -> bool:
     home = run.path.resolve()
     files = (run.config, run.metadata, run.seal, run.windows, run.replay_index, run.evaluation, run.report)
-    return home.is_relative_to(root.resolve()) and all(
-        file.resolve().is_relative_to(home) for file in files if file.is_symlink() or file.parent != run.path
+    named = directory.RUN_ID.fullmatch(run.path.name) is not None
+    return (
+        named
+        and home.is_relative_to(root.resolve())
+        and all(file.resolve().is_relative_to(home) for file in files if _may_lead_out(file, run))
     )
+
+
+def _may_lead_out(file: Path, run: directory.RunDirectory) -> bool:
+    return file.is_symlink() or file.parent != run.path
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def metric(name: str, value: Any) -> str:
 
 def worded(name: str) -> str:
     """A key as words: `max_drawdown` is "Max drawdown"."""
-    return name.replace("_", " ").capitalize()
+    return name.removeprefix("num_").replace("_", " ").capitalize()
 
 
 def span(value: Any) -> str:

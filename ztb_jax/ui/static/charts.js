@@ -28,8 +28,8 @@ const ztb = (() => {
     return Plotly.react(element, traces, shape, config);
   }
 
-  // Curves of several runs over environment steps: [{name, x, y}].
-  function curves(element, told) {
+  // Curves over environment steps, [{name, x, y, windows}], and upright lines where something is marked.
+  function curves(element, told, marked = () => []) {
     return draw(element, () => ({
       traces: told().map(({ name, x, y, windows }, number) => ({
         type: "scatter", mode: x.length < 2 ? "markers" : "lines", name: escaped(name), x, y, customdata: windows,
@@ -38,6 +38,10 @@ const ztb = (() => {
         connectgaps: true,
       })),
       shape: layout({
+        shapes: marked().map((x) => ({
+          type: "line", xref: "x", yref: "paper", x0: x, x1: x, y0: 0, y1: 1,
+          line: { color: colour("long"), width: 1, dash: "dash" },
+        })),
         xaxis: axis({ tickformat: "~s", hoverformat: ",d", title: { text: "environment steps", font: { size: 11 } } }),
         yaxis: axis({ tickformat: "~g", nticks: 6 }),
       }),

@@ -28,6 +28,11 @@
     };
   }
 
+  function best() {
+    const found = rows.find((row) => row.window_id === rows.at(-1)?.best_window);
+    return found === undefined ? [] : [found.env_steps_end ?? found.window_id];
+  }
+
   function show() {
     if (drawing) return;
     drawing = true;
@@ -37,12 +42,10 @@
       document.getElementById("no-curves").hidden = rows.length > 0;
       if (rows.length === 0) return;
       ztb.choices(chooser, [...columns].sort(), columns.has("entropy_mean") ? "entropy_mean" : "steps_per_second");
-      for (const name of ["reward_mean", "validation_log_growth", chooser.value]) {
-        const element = document.getElementById(name === chooser.value ? "chart-chosen" : `chart-${name}`);
-        ztb.curves(element, () => [curve(name)]);
-      }
-      if (["reward_mean", "validation_log_growth"].includes(chooser.value)) {
-        ztb.curves(document.getElementById(`chart-${chooser.value}`), () => [curve(chooser.value)]);
+      const drawn = { reward: "reward_mean", validation: "validation_log_growth", chosen: chooser.value };
+      for (const [place, name] of Object.entries(drawn)) {
+        const marked = place === "validation" ? best : undefined;
+        ztb.curves(document.getElementById(`chart-${place}`), () => [curve(name)], marked);
       }
     });
   }
