@@ -230,7 +230,7 @@ def metadata(run_id: str, *, windows: int, target_windows: int, **facts: Any) ->
     return whole | facts
 
 
-def evaluation(run_id: str, *, symbol: str, verdict: str = VERDICT) -> dict[str, Any]:
+def evaluation(run_id: str, *, symbol: str, verdict: str = VERDICT, growth: float = 0.124) -> dict[str, Any]:
     """An `Evaluation` with the policy and three baselines."""
 
     def metrics(growth: float, **others: Any) -> dict[str, Any]:
@@ -261,7 +261,7 @@ def evaluation(run_id: str, *, symbol: str, verdict: str = VERDICT) -> dict[str,
         "verdict": verdict,
         "notes": ["Costs of borrowing are not charged."],
         "strategies": {
-            "policy": metrics(0.124),
+            "policy": metrics(growth),
             "buy_and_hold": metrics(0.071, num_trades=1.0, win_rate=None),
             "flat": metrics(0.0, volatility=0.0, num_trades=0.0, win_rate=None),
             "random": metrics(-0.152),
@@ -280,6 +280,7 @@ def make_run(
     replay_steps: tuple[int, ...] = (),
     learning_rate: float = 3e-4,
     gate: tuple[int, int] | None = None,
+    growth: float = 0.124,
     **facts: Any,
 ) -> directory.RunDirectory:
     """One run directory.
@@ -294,6 +295,7 @@ def make_run(
       replay_steps: frames of each of its replays, one every fourth window.
       learning_rate: a setting to differ in.
       gate: a window and the code of the verdict that stopped it.
+      growth: of the policy on the test slice.
       facts: that replace those of `metadata`.
     """
     config = Config(
@@ -321,7 +323,8 @@ def make_run(
         keys = ("window_id", "replay_id", "replay_path", "return_total", "tags", "created_at")
         whole["latest_replay"] = {key: entries[-1][key] for key in keys}
     if facts.get("status", "completed") == "completed":
-        told = evaluation(run_id, symbol=symbol, verdict=facts.get("verdict", VERDICT))
+        verdict = facts.get("verdict", VERDICT)
+        told = evaluation(run_id, symbol=symbol, verdict=verdict, growth=growth)
         directory.write_json(run.evaluation, told)
         directory.write_text(run.report, REPORT)
         whole |= {"verdict": told["verdict"], "phase": "evaluate", "fraction": 1.0}

@@ -1,7 +1,7 @@
 """What there is in a folder of runs, from their metadata alone. Imports no jax."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,20 @@ def list_runs(
     root = Path(root).expanduser()
     if not root.is_dir():
         raise RunError(f"{root} is no directory: give the folder of runs with --root, as run.root says")
+    runs = [summary(directory.RunDirectory(path)) for path in root.iterdir() if _is_run(path)]
+    return in_order(runs, status=status, sort=sort)
+
+
+def in_order(
+    runs: Iterable[dict[str, Any]], *, status: str | None = None, sort: str = "started_at"
+) -> list[dict[str, Any]]:
+    """Summaries of one status, the greatest first and those without a value last.
+
+    Raises:
+      RunError: there is nothing by that name to sort by.
+    """
     if sort not in FIELDS:
         raise RunError(f"there is no {sort!r} to sort by: take of {', '.join(FIELDS)}")
-    runs = [summary(directory.RunDirectory(path)) for path in root.iterdir() if _is_run(path)]
     found = [run for run in runs if status is None or run["status"] == status]
     return sorted(found, key=_order_by(sort), reverse=True)
 

@@ -5,7 +5,9 @@ not as it should be is a `RunError`, never anything else.
 """
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,13 +45,41 @@ class Checkpoint(NamedTuple):
 
 
 def list_runs(root: Path, *, status: str | None = None, sort: str = "started_at") -> list[dict[str, Any]]:
-    """`listing.list_runs`, without what a link leads out of `root` to and what `find_run` would not find.
+    """As `listing.list_runs`, without what a link leads out of `root` to and what `find_run` would not find.
+
+    Files that did not change are not read again, so that a page may look often.
 
     Raises:
-      RunError: as that does.
+      RunError: there is no such folder, or nothing by that name to sort by.
     """
-    found = listing.list_runs(root, status=status, sort=sort)
-    return [told for told in found if _is_ours(directory.RunDirectory(Path(told["path"])), root)]
+    try:
+        told = [_summary(Path(entry.path), root) for entry in os.scandir(root)]
+    except OSError as error:
+        raise RunError(f"cannot read {root}: {error.strerror}") from None
+    return listing.in_order((each for each in told if each is not None), status=status, sort=sort)
+
+
+def _summary(path: Path, root: Path) -> dict[str, Any] | None:
+    stamps = tuple(_stamp(each) for each in (path, path / "config.json", path / "run_metadata.json"))
+    told = None if stamps[1] is None else _summary_of(path, root, stamps)
+    if told is not None and told["status"] in ("running", listing.KILLED):
+        return listing.summary(directory.RunDirectory(path))  # which of the two it is, no file tells
+    return told
+
+
+@lru_cache(maxsize=1 << 16)
+def _summary_of(path: Path, root: Path, stamps: tuple[Any, ...]) -> dict[str, Any] | None:
+    del stamps  # they make what is kept out of date
+    run = directory.RunDirectory(path)
+    return listing.summary(run) if _is_ours(run, root) else None
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        told = os.lstat(path)
+    except OSError:
+        return None
+    return told.st_ino, told.st_mtime_ns
 
 
 def find_run(root: Path, run_id: str) -> directory.RunDirectory:

@@ -6,12 +6,15 @@
   const form = document.getElementById("filter");
   const compare = document.getElementById("compare");
   const shown = document.getElementById("shown");
-  const kept = new Map([...body.rows].map((row) => [row.dataset.run, row.outerHTML]));
+  const kept = new Map(); // run -> its row as the server made it
   const titles = [...document.querySelectorAll("th[data-field]")];
   let field = form.elements.sort.value;
   let descending = true;
 
-  const key = (row) => row.querySelector(`.c-${field}`)?.dataset.value ?? "";
+  function key(row) {
+    const cell = row.querySelector(`.c-${field}`);
+    return cell.dataset.value ?? cell.textContent.replace("–", "").trim();
+  }
 
   function order(a, b) {
     const [left, right] = [key(a), key(b)];
@@ -44,6 +47,15 @@
     const count = body.querySelectorAll("input:checked").length;
     compare.disabled = count < 2 || count > 8;
     compare.textContent = count > 1 ? `Compare ${count}` : "Compare";
+  }
+
+  function keep() {
+    for (const row of body.rows) {
+      const out = row.hidden;
+      row.hidden = false;
+      kept.set(row.dataset.run, row.outerHTML);
+      row.hidden = out;
+    }
   }
 
   function renew(page) {
@@ -108,7 +120,10 @@
   });
   form.addEventListener("submit", (event) => event.preventDefault());
   body.addEventListener("change", picked);
-  filter();
+  if (form.elements.q.value || form.elements.status.value) filter();
   picked();
-  setTimeout(look, 300);
+  setTimeout(() => {
+    keep();
+    look();
+  }, 300);
 })();
