@@ -28,14 +28,12 @@ RUNS, REPEATS = 1_000, 9
 FRAMES, PAGES = 1_000_000, 200
 MOST_SECONDS, MOST_BYTES = 1.0, 200e6
 WRITE = """
-import resource, sys
-from pathlib import Path
-import psutil
+import sys
 from tests.ui import samples
 from ztb_jax.runs import directory
-before = psutil.Process().memory_info().rss
-samples.add_replay(directory.find(sys.argv[1]), 0, steps=int(sys.argv[2]), minutes=1)
-print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+run = directory.find(sys.argv[1])
+print("ready", flush=True)
+samples.add_replay(run, 0, steps=int(sys.argv[2]), minutes=1)
 """
 SERVE = "from ztb_jax.cli.main import main; main()"
 
@@ -90,12 +88,26 @@ def list_rows(root: Path) -> list[Row]:
     return rows + _seconds("the list in Chromium", opened[1:], f"{RUNS:,} runs")
 
 
+def _written(path: Path) -> int:
+    """Bytes that a process holds at the most while it writes the replay, above those before."""
+    command = [sys.executable, "-c", WRITE, str(path), str(FRAMES)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        watched = psutil.Process(process.pid)
+        before = peak = watched.memory_info().rss
+        while process.poll() is None:
+            peak = max(peak, watched.memory_info().rss)
+            time.sleep(0.01)
+    assert process.returncode == 0
+    return peak - before
+
+
 def replay_rows(root: Path) -> list[Row]:
     """A long replay, written and read."""
     run = samples.make_run(root, "long", windows=1)
     started = time.perf_counter()
-    command = [sys.executable, "-c", WRITE, str(run.path), str(FRAMES)]
-    written = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    written = _written(run.path)
     took = time.perf_counter() - started
     entry = directory.read_json(run.replay_index)["entries"][0]
     size = (run.path / entry["replay_path"]).stat().st_size
