@@ -1,5 +1,6 @@
 """The JSON of `ztb ui`: what it tells, in which order, how much at once, and what it refuses."""
 
+import gzip
 import http.client
 import json
 import os
@@ -11,8 +12,10 @@ import pytest
 
 from tests.ui import samples, serving
 from tests.ui.conftest import EVIL
-from ztb_jax.runs import directory, listing
+from ztb_jax.errors import RunError
+from ztb_jax.runs import directory, listing, replays
 from ztb_jax.ui import app
+from ztb_jax.ui.page import replay_page
 
 
 def test_health_and_the_list(client, root):
@@ -259,6 +262,14 @@ def test_a_replay_with_a_torn_end_or_numbers_that_are_none_is_told(tmp_path):
         assert httpx.get(f"{frames}?offset=590").status_code == 200
         path.write_text('{"reward": NaN}\n')
         assert httpx.get(frames).status_code == 409
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"render_state": {"equity": NaN}}', ""])
+def test_no_page_is_made_of_a_damaged_replay(tmp_path, text):
+    run = samples.make_run(tmp_path, "x", windows=1, replay_steps=(3,))
+    next(run.replays.iterdir()).write_bytes(gzip.compress(f"{text}\n".encode() if text else b""))
+    with pytest.raises(RunError):
+        replay_page(run, replays.entry_of(run, None))
 
 
 def test_what_files_hold_is_text_alone(client):

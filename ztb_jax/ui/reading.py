@@ -119,7 +119,7 @@ def read_object(path: Path) -> dict[str, Any]:
     found = directory.read_json(path)
     if not isinstance(found, dict):
         raise RunError(f"{path} is damaged (it holds no object): restore it, or train again")
-    _check_finite(found, path)
+    check_finite(found, path)
     return found
 
 
@@ -128,14 +128,18 @@ def read_optional(path: Path) -> dict[str, Any] | None:
     return read_object(path) if path.is_file() else None
 
 
-def _check_finite(value: Any, path: Path) -> None:
-    """Python reads NaN where JSON has no such number, and no browser would read it back."""
+def check_finite(value: Any, path: Path) -> None:
+    """Refuse NaN, which Python reads where JSON has no such number, and no browser would read back.
+
+    Raises:
+      RunError: there is one in `value`, which is of the file `path`.
+    """
     if isinstance(value, Mapping):
         for each in value.values():
-            _check_finite(each, path)
+            check_finite(each, path)
     elif isinstance(value, list):
         for each in value:
-            _check_finite(each, path)
+            check_finite(each, path)
     elif isinstance(value, float) and not math.isfinite(value):
         raise RunError(f"{path} is damaged ({value} is no number of JSON): restore it, or train again")
 
@@ -176,7 +180,7 @@ def read_windows(run: directory.RunDirectory) -> list[dict[str, Any]]:
     """
     rows = directory.read_windows(run.windows)
     for row in rows:
-        _check_finite(row, run.windows)
+        check_finite(row, run.windows)
     return rows
 
 
@@ -202,7 +206,7 @@ def read_replays(run: directory.RunDirectory) -> list[dict[str, Any]]:
     """
     try:
         entries = replays.read_index(run)
-        _check_finite(entries, run.replay_index)
+        check_finite(entries, run.replay_index)
         whole = all(_is_entry(entry) for entry in entries)
         known = dict.fromkeys(artifacts.ReplayEntry.__annotations__)
     except (ValueError, KeyError, TypeError) as error:
