@@ -1,9 +1,10 @@
 """What `ztb ui` takes: a folder of 1,000 runs, and a replay of a million frames.
 
 The list is asked for as JSON by a program, and opened in Chromium without a window: from the request until
-all rows stand in the page. The replay is written frame by frame in a process of its own, and read through a
-server in another: pages at random places, as the page of a replay asks for them, and the largest there are.
-Memory is the peak of the process above what it held before the first frame.
+all rows stand in the page, after one uncounted turn unless it says the first time. The replay is written
+frame by frame in a process of its own, and read through a server in another: pages at random places, as the
+page of a replay asks for them, and the largest there are. Memory is the peak of the process above what it
+held before the first frame.
 """
 
 import json
