@@ -5,7 +5,19 @@ import importlib
 import sys
 from pathlib import Path
 
-NAMES = ("env", "train", "learn", "encoders", "shuffles", "compile", "faults", "overhead", "gpu")
+NAMES = (
+    "env",
+    "train",
+    "learn",
+    "encoders",
+    "shuffles",
+    "compile",
+    "faults",
+    "overhead",
+    "gpu",
+    "pages",
+    "screenshots",
+)
 
 
 def main() -> int:

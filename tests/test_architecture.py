@@ -43,6 +43,7 @@ LEVELS = {
     "ztb_jax.runs": 4,
     "ztb_jax.parallel": 5,
     "ztb_jax.population": 5,
+    "ztb_jax.ui": 5,
     "ztb_jax.utils": 5,
     "ztb_jax.build": 6,
     "ztb_jax.training": 7,
@@ -72,6 +73,9 @@ CONTROL_PLANE = (
     "ztb_jax.cli.devices",
     "ztb_jax.cli.runs",
     "ztb_jax.cli.replay",
+    "ztb_jax.cli.ui",
+    "ztb_jax.ui.page",
+    "ztb_jax.ui.server",
     "ztb_jax.data.load",
     "ztb_jax.evaluation.report",
 )

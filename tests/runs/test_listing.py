@@ -53,6 +53,13 @@ def test_a_damaged_run_is_listed_as_such(root, text):
     assert found["error"]
 
 
+@pytest.mark.parametrize("text", ["[]", "null", "{}", '{"status": {}}', '{"status": "x", "fraction": NaN}'])
+def test_damaged_metadata_are_told_and_hide_no_other_run(root, text):
+    (root / "old" / "run_metadata.json").write_text(text)
+    assert names(listing.list_runs(root, status="damaged")) == ["old"]
+    assert len(listing.list_runs(root, sort="fraction")) == 3
+
+
 def test_the_command_lists_and_shows(root, capsys):
     assert run(["runs", "--root", str(root)], prog="ztb") == 0
     told = capsys.readouterr().out

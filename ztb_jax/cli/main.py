@@ -7,7 +7,9 @@ from importlib import import_module
 from ztb_jax.errors import JobError, UserError
 
 # Modules of this package.
-COMMANDS = ("train", "windowed", "resume", "verify", "evaluate", "replay", "runs", "data", "devices")
+COMMANDS = (
+    "train", "windowed", "resume", "verify", "evaluate", "replay", "runs", "ui", "data", "devices",
+)  # fmt: skip
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 
   train              train, choose and judge a policy; prints the run directory last
@@ -17,6 +19,7 @@ USAGE = """usage: {prog} COMMAND [OPTION ...]
   evaluate RUN       judge a run's saved policy again
   replay RUN [ID]    play a recorded episode in the terminal; --list tells what there is, --page writes it
   runs               what runs there are; show RUN tells of one and --follow watches it, compare A B
+  ui                 the same in a browser, live, with replays
   data load|list|check   import price data, see what there is, or check a file
   devices            what a run can be trained on; --json for programs
 

@@ -50,6 +50,8 @@ class Compare:
     """Two run directories or more."""
     json: bool = False
     """One JSON object on standard output."""
+    page: Path | None = None
+    """Write this file: the same with curves, one HTML page that needs no server."""
 
 
 def main(arguments: list[str]) -> int:
@@ -85,6 +87,12 @@ def _compare(command: Compare) -> int:
     if len(command.runs) < 2:
         raise RunError(f"there is nothing to compare {len(command.runs)} run with: give two or more")
     runs = [directory.find(path) for path in command.runs]
+    if command.page is not None:
+        from ztb_jax.ui.page import compare_page
+
+        command.page.write_text(compare_page(runs))
+        sys.stdout.write(f"{command.page}\n")
+        return 0
     found = listing.compare(runs)
     if command.json:
         sys.stdout.write(json.dumps({"runs": [str(run.path) for run in runs], **found}, indent=2) + "\n")

@@ -1,6 +1,7 @@
 """What there is in a folder of runs, from their metadata alone. Imports no jax."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ FIELDS = (
     "status",
     "started_at",
     "finished_at",
+    "phase",
     "fraction",
     "env_steps_total",
     "steps_per_second",
+    "eta_seconds",
     "best_window",
     "verdict",
     "halt_reason",
@@ -44,9 +47,20 @@ def list_runs(
     root = Path(root).expanduser()
     if not root.is_dir():
         raise RunError(f"{root} is no directory: give the folder of runs with --root, as run.root says")
+    runs = [summary(directory.RunDirectory(path)) for path in root.iterdir() if _is_run(path)]
+    return in_order(runs, status=status, sort=sort)
+
+
+def in_order(
+    runs: Iterable[dict[str, Any]], *, status: str | None = None, sort: str = "started_at"
+) -> list[dict[str, Any]]:
+    """Summaries of one status, the greatest first and those without a value last.
+
+    Raises:
+      RunError: there is nothing by that name to sort by.
+    """
     if sort not in FIELDS:
         raise RunError(f"there is no {sort!r} to sort by: take of {', '.join(FIELDS)}")
-    runs = [summary(directory.RunDirectory(path)) for path in root.iterdir() if _is_run(path)]
     found = [run for run in runs if status is None or run["status"] == status]
     return sorted(found, key=_order_by(sort), reverse=True)
 
@@ -97,11 +111,23 @@ def summary(run: directory.RunDirectory) -> dict[str, Any]:
     told |= {"run_id": run.id, "path": str(run.path)}
     try:
         config = directory.read_json(run.config)
-        told |= {name: config["data"][name] for name in ("symbol", "timeframe")}
         metadata = directory.read_json(run.metadata) if run.metadata.is_file() else {"status": "running"}
-        told |= {name: metadata[name] for name in FIELDS if name in metadata and name != "run_id"}
+        facts = {name: config["data"][name] for name in ("symbol", "timeframe")}
+        facts |= {name: metadata[name] for name in FIELDS if name in metadata and name != "run_id"}
+        told |= _plain(facts, run.metadata)
     except (RunError, KeyError, TypeError) as error:
         return told | {"status": DAMAGED, "error": str(error)}
     if told["status"] == "running" and not directory.is_locked(run):
         told["status"] = KILLED
     return told
+
+
+def _plain(facts: Mapping[str, Any], source: Path) -> Mapping[str, Any]:
+    """`facts`, of which each can be shown and sorted by."""
+    for name, value in facts.items():
+        finite = not isinstance(value, float) or math.isfinite(value)
+        if not finite or not isinstance(value, str | int | float | None):
+            raise RunError(f"{source} is damaged ({name} is {value!r}): restore it, or train again")
+    if not isinstance(facts.get("status"), str):
+        raise RunError(f"{source} is damaged (it tells no status): restore it, or train again")
+    return facts

@@ -107,7 +107,8 @@ def _hop(file: BinaryIO, offset: int) -> int:
         head = file.read(_HEAD.size)
         known = len(head) == _HEAD.size and head[3] == 4 and head[12:14] == _MARK
         size, frames = _HEAD.unpack(head)[-2:] if known else (0, 0)
-        if not known or first + frames > offset:
+        unsized = size <= _HEAD.size  # of another writer, or damaged: hopping by it would stand still
+        if unsized or first + frames > offset:
             file.seek(at)
             return first
         first, at = first + frames, at + size
