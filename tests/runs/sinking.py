@@ -55,7 +55,8 @@ def row(number: int, **changes) -> dict:
         "policy_loss_mean": 0.125,
         "episode_length_mean": 256.0,
         "entropy_mean": 1.0,
-        "ruined_mean": 0.0,
+        "terminated_episodes": 0,
+        "validation_drawdown": 0.125,
         "turnover_mean": 0.5,
         **changes,
     }
@@ -100,7 +101,7 @@ def story(run) -> list[Event]:
         Event("line", run, 0, {"text": "train      2,048 steps\nin 2 windows"}),
         window(run, 0),
         checkpoint(run, 0, "checkpoints/0"),
-        window(run, 1, verdict=13, ruined_mean=3.0),
+        window(run, 1, verdict=13, terminated_episodes=3),
         checkpoint(run, 1, "checkpoints/ckpt_000001.pt"),
         replay(run, 1),
         ended(run, 1),

@@ -106,3 +106,26 @@ def test_a_failed_write_leaves_neither_half_a_file_nor_half_a_run(tmp_path, monk
     with pytest.raises(RunError, match="No space left on device; give a folder"):
         directory.create(tmp_path / "runs", "x", {"a": 1})
     assert not list((tmp_path / "runs").iterdir())
+
+
+def test_one_who_looks_whether_a_run_is_written_stands_in_nobodys_way(tmp_path):
+    run = directory.create(tmp_path, "looked-at", {})
+    with directory.locked(run):
+        pass
+    over = threading.Event()
+
+    def look():
+        while not over.is_set():
+            directory.is_locked(run)
+
+    onlookers = [threading.Thread(target=look) for _ in range(3)]
+    for onlooker in onlookers:
+        onlooker.start()
+    try:
+        for _ in range(50):
+            with directory.locked(run):
+                assert directory.is_locked(run)
+    finally:
+        over.set()
+        for onlooker in onlookers:
+            onlooker.join()

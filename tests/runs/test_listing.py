@@ -99,3 +99,15 @@ def test_runs_are_compared_where_they_differ(root, capsys):
     assert "data.timeframe" in capsys.readouterr().out
     assert run(["runs", "compare", both[0]], prog="ztb") == 2
     assert "two or more" in capsys.readouterr().err
+
+
+def test_a_run_that_ends_while_it_is_looked_at_was_not_killed(tmp_path, monkeypatch):
+    run = directory.create(tmp_path, "ending", {"data": {"symbol": "S", "timeframe": "1d"}})
+    directory.write_json(run.metadata, {"status": "running"})
+
+    def ends(looked_at):
+        directory.write_json(looked_at.metadata, {"status": "completed"})
+        return False
+
+    monkeypatch.setattr(directory, "is_locked", ends)
+    assert listing.summary(run)["status"] == "completed"

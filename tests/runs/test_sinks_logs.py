@@ -57,6 +57,7 @@ def test_tensorboard_shows_numbers_by_group_at_their_steps(run, logs):
         "loss/policy_loss",
         "performance/steps_per_second",
         "risk/survival_rate",
+        "risk/drawdown",
         "risk/ruined",
         "risk/turnover",
         "risk/verdict",

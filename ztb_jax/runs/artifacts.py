@@ -133,6 +133,7 @@ class WindowRow(TypedDict):
     survival_rate: Share | None
     verdict: int
     validation_log_growth: float | None
+    validation_drawdown: Share | None
     best_window: Count | None
     seconds: Annotated[float, Field(ge=0.0)]
     steps_per_second: Annotated[float, Field(ge=0.0)]

@@ -22,11 +22,12 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from ztb_jax.errors import RunError
 
@@ -156,17 +157,29 @@ def locked(run: RunDirectory) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"cannot write to {run.path}: {error.strerror}") from None
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken_over(file):
             file.seek(0)
             raise RunError(
                 f"{run.path} is being written by {file.read().strip()}: wait until that has ended, or stop it"
-            ) from None
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}")
         file.flush()
         yield
+
+
+def _taken_over(file: TextIO) -> bool:
+    """Whether the lock is ours now; one who only looks holds it for an instant, which is waited for."""
+    deadline = time.monotonic() + 0.5
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        else:
+            return True
 
 
 def is_locked(run: RunDirectory) -> bool:

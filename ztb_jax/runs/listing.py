@@ -107,6 +107,16 @@ def _differ(values: list[Any]) -> bool:
 
 def summary(run: directory.RunDirectory) -> dict[str, Any]:
     """One run, as `list_runs` tells of it."""
+    told = _told(run)
+    if told["status"] == "running" and not directory.is_locked(run):
+        told = _told(run)  # it may have ended since
+        if told["status"] == "running":
+            told["status"] = KILLED
+    return told
+
+
+def _told(run: directory.RunDirectory) -> dict[str, Any]:
+    """What the files of a run say."""
     told: dict[str, Any] = dict.fromkeys(FIELDS) | {"symbol": None, "timeframe": None}
     told |= {"run_id": run.id, "path": str(run.path)}
     try:
@@ -117,8 +127,6 @@ def summary(run: directory.RunDirectory) -> dict[str, Any]:
         told |= _plain(facts, run.metadata)
     except (RunError, KeyError, TypeError) as error:
         return told | {"status": DAMAGED, "error": str(error)}
-    if told["status"] == "running" and not directory.is_locked(run):
-        told["status"] = KILLED
     return told
 
 

@@ -63,7 +63,7 @@ class Between:
         self.policy_header |= {"run_id": run.id, "trainer_backend": backend_of(config)}
         self.best: Any = None
         self.best_score, self.best_window = -np.inf, None
-        self.score, self.rate = None, 0.0
+        self.score, self.drawdown, self.rate = None, None, 0.0
         self.tail: dict[str, np.ndarray] = {}
         self.chain, self.done, self.episodes, self.emitted = "", 0, 0, 0
         self.resumed_after: float | None = None
@@ -82,27 +82,27 @@ class Between:
 
     def _judged(self, params: Any, window: loop.Window) -> int:
         """What the gates say, once the validation has seen `params` and the best are kept."""
-        verdict, self.score = int(window.metrics["verdict"][-1]), None
+        verdict, self.score, self.drawdown = int(window.metrics["verdict"][-1]), None, None
         if verdict == gates.HEALTHY:
             trace = self.validate(params)
-            self.score = compare.log_growth(trace)
-            verdict = self._watched(window, trace)
+            equity = np.cumprod(np.append(1.0, 1.0 + np.asarray(trace.gain, np.float64)))
+            self.score, self.drawdown = compare.log_growth(trace), metrics.max_drawdown(equity)
+            verdict = self._watched(window)
         if self.best is None or (self.score is not None and self.score > self.best_score):
             self.best = jax.tree.map(jax.numpy.copy, params)
             if self.score is not None:
                 self.best_score, self.best_window = self.score, window.number
         return verdict
 
-    def _watched(self, window: loop.Window, trace: Any) -> int:
+    def _watched(self, window: loop.Window) -> int:
         """What the gates between windows say; 0 while healthy."""
-        equity = np.cumprod(np.append(1.0, 1.0 + np.asarray(trace.gain, np.float64)))
         growth = window.metrics["reward"].mean() if self.config.env.reward == "log_return" else None
         facts = gates.facts(
             rss_gb=psutil.Process().memory_info().rss / GIB,
             resume_seconds=self.resumed_after,
             repeated_steps=max(0, self.done - window.number * schedule.window_env_steps(self.config)),
-            validation=compare.log_growth(trace),
-            validation_drawdown=metrics.max_drawdown(equity),
+            validation=self.score,
+            validation_drawdown=self.drawdown,
             train=growth,
             buy_and_hold=self.buy_and_hold,
         )
@@ -117,7 +117,7 @@ class Between:
         self.best_score = -np.inf if plain["best_score"] is None else plain["best_score"]
         if len(plain["judged"]) == len(jax.tree.leaves(self.judged)):  # else gates came or went: count anew
             self.judged = jax.tree.unflatten(jax.tree.structure(self.judged), map(np.int32, plain["judged"]))
-        self.done, self.score = plain["env_steps_total"], plain["score"]
+        self.done, self.score, self.drawdown = plain["env_steps_total"], plain["score"], plain["drawdown"]
         self.tail = {
             name: np.array([value], np.float32) for name, value in plain["tail"].items()
         }  # None: nan
@@ -199,6 +199,7 @@ class Between:
             "env_steps_total": done,
             "verdict": verdict,
             "validation_log_growth": self.score,
+            "validation_drawdown": self.drawdown,
             "best_window": self.best_window,
             "seconds": window.seconds,
             "steps_per_second": self.rate,
@@ -223,6 +224,7 @@ class Between:
             "best_window": self.best_window,
             "best_score": _finite(self.best_score),
             "score": self.score,
+            "drawdown": self.drawdown,
             "tail": {name: _finite(value) for name, (value,) in self.tail.items()},
             "episodes": self.episodes,
             "emitted": self.emitted,

@@ -4,19 +4,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# Of several keys the first that the row has.
 NAMED = {
-    "episode/reward": ("return_mean", "episode_return_mean"),
-    "episode/length": ("episode_length_mean",),
-    "episode/completed": ("episodes_completed",),
-    "performance/validation_log_growth": ("validation_log_growth",),
-    "performance/profit_mean": ("profit_mean",),
-    "performance/steps_per_second": ("steps_per_second",),
-    "risk/survival_rate": ("survival_rate",),
-    "risk/ruined": ("ruined_mean",),
-    "risk/drawdown": ("drawdown_mean",),
-    "risk/turnover": ("turnover_mean",),
-    "risk/verdict": ("verdict",),
+    "return_mean": "episode/reward",
+    "episode_length_mean": "episode/length",
+    "episodes_completed": "episode/completed",
+    "validation_log_growth": "performance/validation_log_growth",
+    "profit_mean": "performance/profit_mean",
+    "steps_per_second": "performance/steps_per_second",
+    "survival_rate": "risk/survival_rate",
+    "terminated_episodes": "risk/ruined",
+    "validation_drawdown": "risk/drawdown",
+    "turnover_mean": "risk/turnover",
+    "verdict": "risk/verdict",
 }
 PLACES = ("window_id", "env_steps_start", "env_steps_end", "env_steps_total", "window_complete")
 
@@ -35,15 +34,12 @@ def grouped(row: Mapping[str, Any]) -> dict[str, float]:
 
     Where the row is, such as its step, is no number of it.
     """
-    left = {key: value for key, value in numbers(row).items() if key not in PLACES}
     found = {}
-    for tag, keys in NAMED.items():
-        key = next((key for key in keys if key in left), None)
-        if key is not None:
-            found[tag] = left.pop(key)
-    for key, value in left.items():
+    for key, value in numbers(row).items():
         name = key.removesuffix("_mean")
-        found[f"{'loss' if name.endswith('loss') else 'train'}/{name}"] = value
+        other = f"{'loss' if name.endswith('loss') else 'train'}/{name}"
+        if key not in PLACES:
+            found[NAMED.get(key, other)] = value
     return found
 
 
