@@ -34,22 +34,24 @@ def say(run, **facts):
     )
 
 
-def ids(rows):
+def ids(read):
+    rows, more = read
+    assert not more
     return [each["window_id"] for each in rows]
 
 
 def test_only_what_is_appended_is_read(run):
-    tail = following.Tail(run.windows)
-    assert tail.read() == []
+    tail = following.Tail(run.windows, newest=5)
+    assert ids(tail.read()) == []
     for number in range(8):
         directory.append_line(run.windows, row(number))
     assert ids(tail.read()) == [3, 4, 5, 6, 7]
-    assert tail.read() == []
+    assert ids(tail.read()) == []
     whole = directory.line(row(8))
     with run.windows.open("a") as file:
         file.write(whole[:20])
         file.flush()
-        assert tail.read() == []
+        assert ids(tail.read()) == []
         file.write(whole[20:])
     assert ids(tail.read()) == [8]
     before = run.windows.stat().st_size
@@ -63,7 +65,7 @@ def test_only_what_is_appended_is_read(run):
 def test_of_a_long_file_only_the_end_is_read(run, monkeypatch):
     directory.write_lines(run.windows, [row(number) for number in range(100)])
     monkeypatch.setattr(following, "REACH", 3 * len(directory.line(row(99))) + 10)
-    tail = following.Tail(run.windows)
+    tail = following.Tail(run.windows, newest=5)
     assert ids(tail.read()) == [97, 98, 99]
     directory.append_line(run.windows, row(100))
     assert ids(tail.read()) == [100]
@@ -72,16 +74,33 @@ def test_of_a_long_file_only_the_end_is_read(run, monkeypatch):
 def test_a_file_that_a_resume_replaced_goes_on(run):
     directory.write_lines(run.windows, [row(number) for number in range(4)])
     tail = following.Tail(run.windows)
-    tail.read()
+    assert ids(tail.read()) == [0, 1, 2, 3]
     directory.write_lines(run.windows, [row(number) for number in range(3)])
-    assert tail.read() == []
+    assert ids(tail.read()) == []
     for number in (3, 4):
         directory.append_line(run.windows, row(number))
     assert ids(tail.read()) == [4]
 
 
-def test_a_line_of_no_window_is_damage(run):
-    run.windows.write_text('{"verdict":0}\n')
+def test_what_is_known_is_not_told(run):
+    directory.write_lines(run.windows, [row(number) for number in range(4)])
+    assert ids(following.Tail(run.windows, after=1).read()) == [2, 3]
+
+
+def test_a_long_file_is_read_in_parts(run, monkeypatch):
+    monkeypatch.setattr(following, "CHUNK", 500)
+    directory.write_lines(run.windows, [row(number) for number in range(100)])
+    tail, found, more = following.Tail(run.windows), [], True
+    while more:
+        rows, more = tail.read()
+        assert len(rows) < 10
+        found += [each["window_id"] for each in rows]
+    assert found == list(range(100))
+
+
+@pytest.mark.parametrize("line", ['{"verdict":0}', '{"window_id":1,"seconds":NaN}', "[]"])
+def test_a_line_of_no_window_is_damage(run, line):
+    run.windows.write_text(f"{line}\n")
     with pytest.raises(RunError, match="is damaged"):
         following.Tail(run.windows).read()
 

@@ -45,6 +45,7 @@ def window_row(run_id: str, number: int, *, seed: int = 0, verdict: int = 0) -> 
         "survival_rate": 2045 / 2048,
         "verdict": verdict,
         "validation_log_growth": 2.2e-4 * learnt - 6e-5 + draw.gauss(0, 3e-5),
+        "validation_drawdown": 0.1,
         "best_window": number if number < 3 else 3 + 7 * ((number - 3) // 7),
         "seconds": 2.1 + draw.uniform(0, 0.2),
         "steps_per_second": 241_000 + draw.gauss(0, 4_000),

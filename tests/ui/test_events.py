@@ -8,7 +8,6 @@ import pytest
 
 from tests.ui import samples, serving
 from ztb_jax.runs import directory
-from ztb_jax.ui.events import CHUNK, Tail
 
 
 def told(lines: Iterator[str]) -> Iterator[tuple[str, dict, str | None]]:
@@ -73,39 +72,3 @@ def test_a_stopping_server_waits_for_no_listener(run):
         answer = stream.__enter__()
         next(told(answer.iter_lines()))
     stream.__exit__(None, None, None)
-
-
-def test_only_what_was_appended_is_read_and_a_torn_line_waits(run):
-    tail = Tail(run, after=-1)
-    assert [row["window_id"] for row in tail.read()[0]] == [0, 1, 2]
-    before = tail.offset
-    assert before == run.windows.stat().st_size
-    line = directory.line(samples.window_row("live", 3))
-    with run.windows.open("a") as file:
-        file.write(line[:50])
-        file.flush()
-        assert tail.read() == ([], False)
-        file.write(line[50:])
-    assert [row["window_id"] for row in tail.read()[0]] == [3]
-    assert tail.offset == before + len(line)
-
-
-def test_a_resumed_run_is_told_no_window_twice(run):
-    tail = Tail(run, after=-1)
-    tail.read()
-    directory.write_lines(run.windows, [samples.window_row("live", number) for number in range(2)])
-    assert tail.read() == ([], False)
-    for number in (2, 3):
-        directory.append_line(run.windows, samples.window_row("live", number))
-    assert [row["window_id"] for row in tail.read()[0]] == [3]
-
-
-def test_a_long_file_is_read_in_parts(run):
-    count = 3 * CHUNK // len(directory.line(samples.window_row("live", 0)))
-    directory.write_lines(run.windows, [samples.window_row("live", number) for number in range(count)])
-    tail, found, more = Tail(run, after=-1), [], True
-    while more:
-        rows, more = tail.read()
-        assert len(rows) < count // 2
-        found += [row["window_id"] for row in rows]
-    assert found == list(range(count))

@@ -11,6 +11,7 @@ from ztb_jax.runs.listing import KILLED
 
 SHOWN = 5  # windows before the first look that are told
 REACH = 1 << 16  # bytes before the end of the file that are looked at for them
+CHUNK = 1 << 20  # bytes of new rows read in one look
 
 
 class Look(NamedTuple):
@@ -36,7 +37,7 @@ class Follower:
 
     def __init__(self, run: directory.RunDirectory):
         self.run = run
-        self.windows = Tail(run.windows)
+        self.windows = Tail(run.windows, newest=SHOWN)
         self.unlocked = 0
 
     def look(self) -> Look:
@@ -53,49 +54,66 @@ class Follower:
             # A run is made an instant before it is locked, so that one look is not enough.
             self.unlocked = 0 if locked else self.unlocked + 1
             status = KILLED if self.unlocked > 1 else status
-        return Look(metadata, status, self.windows.read())
+        rows, more = self.windows.read()
+        while more:
+            further, more = self.windows.read()
+            rows += further
+        return Look(metadata, status, rows)
 
 
 class Tail:
-    """The rows that are appended to a file of windows, each read once; first the newest `SHOWN` there are.
+    """The rows of a growing `metrics/windows.jsonl`, each once.
 
-    A file that another takes the place of, as by a resume, goes on with the windows not told yet.
+    A resumed run replaces the file by one without the rows that it makes again: it is then read anew, and
+    windows that were told are not told twice.
 
     Args:
       path: of the file, which may not be there yet.
+      after: number of the newest window that is known already.
+      newest: of the rows that are there at first, only the last so many; None is all.
+
+    Attributes:
+      after: number of the newest window that was told.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        self.newest, self.offset, self.inode = -1, 0, 0
+    def __init__(self, path: Path, *, after: int = -1, newest: int | None = None):
+        self.path, self.after, self.newest = path, after, newest
+        self.inode, self.offset, self.rest = 0, 0, b""
 
-    def read(self) -> list[dict[str, Any]]:
-        """The rows since the last call; what follows the last newline is left for the next one.
+    def read(self) -> tuple[list[dict[str, Any]], bool]:
+        """Rows that are new, a `CHUNK` of the file at the most; and whether there may be more at once.
 
         Raises:
           RunError: a line is of no window.
         """
-        if not self.path.is_file():
-            return []
-        with self.path.open("rb") as file:
-            found = os.fstat(file.fileno())
-            begun = self.inode != 0
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return [], False
+        with file:
+            found, first = os.fstat(file.fileno()), self.inode == 0
             if found.st_ino != self.inode or found.st_size < self.offset:
-                self.inode, self.offset = found.st_ino, 0 if begun else max(0, found.st_size - REACH)
+                self.inode, self.offset, self.rest = found.st_ino, 0, b""
+            if first and self.newest is not None:
+                self.offset = max(0, found.st_size - REACH)
+            torn = first and self.offset > 0
             file.seek(self.offset)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        torn = self.offset > 0 and not begun
-        self.offset += len(whole) + len(newline)
-        lines = whole.split(b"\n")[1 if torn else 0 :] if whole else []
-        rows = [row for row in map(self._row, lines) if row["window_id"] > self.newest]
-        self.newest = max([self.newest, *(row["window_id"] for row in rows)])
-        return rows if begun else rows[-SHOWN:]
+            fresh = file.read(CHUNK)
+        self.offset += len(fresh)
+        *lines, self.rest = (self.rest + fresh).split(b"\n")
+        rows = [row for row in map(self._row, lines[torn:]) if row["window_id"] > self.after]
+        self.after = max([self.after, *(row["window_id"] for row in rows)])
+        return rows[-self.newest :] if first and self.newest else rows, len(fresh) == CHUNK
 
     def _row(self, line: bytes) -> dict[str, Any]:
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_refuse)
             if isinstance(row["window_id"], int):
                 return row
         except (ValueError, KeyError, TypeError):
             pass
         raise RunError(f"{self.path} is damaged (a line is of no window): restore it, or train again")
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(constant)

@@ -9,9 +9,9 @@ from anyio import to_thread
 
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory, listing
+from ztb_jax.runs.following import Tail
 
 INTERVAL = 0.25  # seconds between looks
-CHUNK = 1 << 20  # bytes of new rows read in one look
 
 
 class Event(NamedTuple):
@@ -27,62 +27,11 @@ class Event(NamedTuple):
         return f"{number}event: {self.name}\ndata: {json.dumps(self.data, separators=(',', ':'))}\n\n"
 
 
-class Tail:
-    """The rows of a growing JSON Lines file, each once.
-
-    A resumed run replaces the file by one without the rows that it makes again: it is then read anew, and
-    windows that were already told are not told twice.
-
-    Attributes:
-      after: number of the newest window that was told.
-    """
-
-    def __init__(self, run: directory.RunDirectory, *, after: int):
-        self.path, self.after = run.windows, after
-        self.inode, self.offset, self.rest = 0, 0, b""
-
-    def read(self) -> tuple[list[dict[str, Any]], bool]:
-        """Rows that are new, a `CHUNK` of the file at the most; and whether there may be more at once.
-
-        Raises:
-          RunError: a line is damaged.
-        """
-        try:
-            file = self.path.open("rb")
-        except FileNotFoundError:
-            return [], False
-        with file:
-            inode = self.path.stat().st_ino
-            if inode != self.inode or self.path.stat().st_size < self.offset:
-                self.inode, self.offset, self.rest = inode, 0, b""
-            file.seek(self.offset)
-            fresh = file.read(CHUNK)
-        self.offset += len(fresh)
-        *lines, self.rest = (self.rest + fresh).split(b"\n")
-        rows = [row for row in map(self._row, lines) if row["window_id"] > self.after]
-        if rows:
-            self.after = rows[-1]["window_id"]
-        return rows, len(fresh) == CHUNK
-
-    def _row(self, line: bytes) -> dict[str, Any]:
-        try:
-            row = json.loads(line, parse_constant=_refuse)
-            if isinstance(row["window_id"], int):
-                return row
-        except (ValueError, KeyError, TypeError):
-            pass
-        raise RunError(f"{self.path} is damaged (a line is of no window): restore it, or train again")
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(constant)
-
-
 class Watch:
     """What changed in a run since the last look."""
 
     def __init__(self, run: directory.RunDirectory, *, after: int):
-        self.run, self.tail, self.seen = run, Tail(run, after=after), None
+        self.run, self.tail, self.seen = run, Tail(run.windows, after=after), None
 
     def look(self) -> tuple[list[Event], bool]:
         """Events that are new, and whether there may be more at once; the last one is `end` or `problem`."""
