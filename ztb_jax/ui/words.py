@@ -66,6 +66,8 @@ def plain(value: Any) -> str:
 
 def metric(name: str, value: Any) -> str:
     """A metric of an evaluation: fractions in percent, the rest as numbers."""
+    if isinstance(value, bool):
+        return plain(value)
     number = _number(value)
     if number is None:
         return UNKNOWN
@@ -135,7 +137,9 @@ def headline(told: Mapping[str, Any]) -> str:
     """What there is to say first of a run, from `listing.summary`."""
     status = told["status"]
     if status == "running":
-        phase = {"train": "Training", "evaluate": "Judging the policy"}.get(told["phase"], "Getting ready")
+        phase = {"train": "Training", "replays": "Recording replays", "evaluate": "Judging the policy"}.get(
+            told["phase"], "Getting ready"
+        )
         return f"{phase}: {share(told['fraction'])} done." if told["phase"] == "train" else f"{phase}."
     if status == "killed":
         return "Nobody writes to this run any more: it was killed. Resume it to go on."
@@ -143,5 +147,6 @@ def headline(told: Mapping[str, Any]) -> str:
     return str(ended) if ended else f"{status.capitalize()}."
 
 
+PHASES = {"train": "Training", "replays": "Recording replays", "evaluate": "Judging the policy"}
 FILTERS = (whole, short, share, signed, plain, worded, span, moment, size)
 """What templates have as filters, each by its own name."""
