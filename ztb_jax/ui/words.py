@@ -133,13 +133,14 @@ def failures(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, tuple[str, st
     return [(row["window_id"], gate(row["verdict"])) for row in failed]
 
 
+PHASES = {"train": "Training", "replays": "Recording replays", "evaluate": "Judging the policy"}
+
+
 def headline(told: Mapping[str, Any]) -> str:
     """What there is to say first of a run, from `listing.summary`."""
     status = told["status"]
     if status == "running":
-        phase = {"train": "Training", "replays": "Recording replays", "evaluate": "Judging the policy"}.get(
-            told["phase"], "Getting ready"
-        )
+        phase = PHASES.get(told["phase"], "Getting ready")
         return f"{phase}: {share(told['fraction'])} done." if told["phase"] == "train" else f"{phase}."
     if status == "killed":
         return "Nobody writes to this run any more: it was killed. Resume it to go on."
@@ -147,6 +148,5 @@ def headline(told: Mapping[str, Any]) -> str:
     return str(ended) if ended else f"{status.capitalize()}."
 
 
-PHASES = {"train": "Training", "replays": "Recording replays", "evaluate": "Judging the policy"}
 FILTERS = (whole, short, share, signed, plain, worded, span, moment, size)
 """What templates have as filters, each by its own name."""
