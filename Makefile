@@ -33,6 +33,7 @@ bench: setup peers
 $(READY): pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c '$(SUPPORTED)' || \
 	  { echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "Setting up $(VENV), which takes a minute or two ..."
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@

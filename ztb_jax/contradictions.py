@@ -221,11 +221,6 @@ def _unkept(config: Config) -> list[str]:
     findings = _unread_of(
         "run", run, {"flush_partial_window": ("run.window_env_steps", run.window_env_steps is not None)}
     )
-    if replays.episodes and run.policy_every_windows is None:
-        findings.append(
-            f"replays.episodes ({replays.episodes}) are played with the policies that are kept: set "
-            "run.policy_every_windows, such as 1"
-        )
     if run.window_env_steps is not None and run.window_updates != RunConfig().window_updates:
         findings.append(
             f"run.window_env_steps ({run.window_env_steps}) and run.window_updates ({run.window_updates}) "

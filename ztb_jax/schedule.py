@@ -50,11 +50,22 @@ def updates_in(config: Config, window: int) -> int:
     return updates_before(config, window + 1) - updates_before(config, window)
 
 
+def policy_every(config: Config) -> int | None:
+    """Windows after which a policy is kept in a file of its own: every one where replays are asked for."""
+    every = config.run.policy_every_windows
+    return 1 if every is None and config.replays.episodes else every
+
+
+def is_told(config: Config, window: int) -> bool:
+    """Whether a window gets a row, and may have the best policy: it is whole, or partial ones are flushed."""
+    whole = (window + 1) * window_env_steps(config) <= num_updates(config) * update_env_steps(config)
+    return whole or config.run.flush_partial_window
+
+
 def last_window(config: Config) -> int:
     """The last window that brings an update or is told of, and so is kept."""
     last = num_windows(config) - 1
-    whole = num_updates(config) * update_env_steps(config) % window_env_steps(config) == 0
-    return last if whole or config.run.flush_partial_window or updates_in(config, last) else last - 1
+    return last if is_told(config, last) or updates_in(config, last) else last - 1
 
 
 def updates_at_once(config: Config) -> int:

@@ -21,7 +21,10 @@ HEADER = {
     "num_features": 2,
     "config": {},
 }
-WEIGHTS = {"params/actor/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "params/one": np.float32(2.0)}
+WEIGHTS = {
+    "params/actor/kernel": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "params/one": np.array(2.0, np.float32),
+}
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ def test_what_is_written_is_read(path):
     assert weights.keys() == WEIGHTS.keys()
     for name, values in WEIGHTS.items():
         np.testing.assert_array_equal(weights[name], values)
+        assert weights[name].shape == values.shape
 
 
 def test_numpy_reads_it_alone(path):
@@ -118,5 +122,9 @@ def test_policies_of_windows_that_are_made_again_are_forgotten(tmp_path):
     for window in (0, 7, 10, 1_000_000):
         policy_files.write(policy_files.path_of(run, window), HEADER, None)
     assert [path.name for path in policy_files.paths(run)][-1] == "ckpt_1000000.pt"
-    policy_files.forget(run, after=7)
+    (run.checkpoints / "ckpt_best.pt").write_text("somebody's own")
+    policy_files.forget(run, after=7, every=1)
     assert [policy_files.window_of(path) for path in policy_files.paths(run)] == [0, 7]
+    policy_files.forget(run, after=7, every=2)
+    assert [policy_files.window_of(path) for path in policy_files.paths(run)] == [0]
+    assert (run.checkpoints / "ckpt_best.pt").is_file()

@@ -176,3 +176,8 @@ def test_an_entry_is_found_by_its_id_or_as_the_best(tmp_path):
     assert replays.entry_of(run, "b")["replay_id"] == "b"
     with pytest.raises(RunError, match="no replay 'c'; the newest are a, b"):
         replays.entry_of(run, "c")
+    replays.write_index(run, [{"replay_id": name, "tags": []} for name in ("x-1", "x-12")])
+    assert replays.entry_of(run, "x-1")["replay_id"] == "x-1"
+    assert replays.entry_of(run, "12")["replay_id"] == "x-12"
+    with pytest.raises(RunError, match="2 replays of 'x'"):
+        replays.entry_of(run, "x")

@@ -191,8 +191,8 @@ def test_missing_packages_are_all_refused_with_what_to_install(run, monkeypatch)
         refused.value.findings,
         {
             "sinks.tensorboard": "pip install tensorboardX",
-            "sinks.wandb": "pip install 'ztb-jax[wandb]'",
-            "sinks.mlflow": "pip install 'ztb-jax[mlflow]'",
+            "sinks.wandb": "pip install wandb",
+            "sinks.mlflow": "pip install mlflow-skinny",
         }.items(),
         strict=True,
     ):

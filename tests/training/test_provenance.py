@@ -31,7 +31,7 @@ def test_the_gates_that_watch_by_default_are_told():
     assert (
         asked["kl_runaway"] == "the policy moves from the one that played by a KL above 1, 8 updates running"
     )
-    assert asked["memory"].startswith("the process holds 2 GiB, or 2 more")
+    assert asked["memory"].startswith("the process holds more than 2 GiB")
 
 
 def test_every_gate_that_is_asked_for_is_told_with_its_limit():

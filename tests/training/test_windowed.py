@@ -243,6 +243,7 @@ def test_the_last_update_is_in_the_last_checkpoint(tmp_path):
     facts = metadata(found)
     assert (facts["windows_emitted"], facts["env_steps_total"]) == (2, 256)
     assert facts["ppo_policy_updates"] == 4
+    assert facts["best_window"] in {0, 1}  # a window that is not told of is not judged either
     assert facts["replays_dir"] is facts["replay_index_path"] is facts["latest_replay"] is None
     assert not found.replays.exists()
     _, kept = policy_files.read(policy_files.path_of(found, 1))

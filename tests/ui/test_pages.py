@@ -188,7 +188,7 @@ def test_a_replay_is_scrubbed_stepped_and_played(browser, address, root):
         assert len(asked) == 1  # of the four pages
         scrub(page, 1100)
         state = frames[1100]["render_state"]
-        assert page.locator("[data-of=close]").inner_text() == f"{state['bar']['close']:.3f}"
+        assert page.locator("[data-of=close]").inner_text() == f"{state['bar']['close']:.4f}"
         assert page.locator("[data-of=equity]").inner_text() == f"{state['equity']:,.2f}"
         page.locator("#slider").focus()
         for key, number in (

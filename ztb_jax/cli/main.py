@@ -1,5 +1,6 @@
 """`ztb <command>`: the same functions from a shell. Commands import what they need when they run."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -46,15 +47,22 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
         known = ", ".join(COMMANDS)
         sys.stderr.write(f"{prog}: no command {arguments[0]!r}; there are: {known}\n")
         return 2
-    command = import_module(f"ztb_jax.cli.{arguments[0]}")
     try:
-        return command.main(list(arguments[1:]))
-    except UserError as error:
-        sys.stderr.write("".join(f"{prog}: {finding}\n" for finding in error.findings))
-        return 2
-    except (JobError, OSError, MemoryError) as error:
-        sys.stderr.write(f"{prog}: {error or 'out of memory'}\n")
-        return 1
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{prog}: interrupted\n")
-        return 130
+        return import_module(f"ztb_jax.cli.{arguments[0]}").main(list(arguments[1:]))
+    except BrokenPipeError:
+        # Whoever read has enough; nothing may be written at the exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UserError, JobError, OSError, MemoryError, KeyboardInterrupt) as error:
+        findings, status = _told(error)
+        sys.stderr.write("".join(f"{prog}: {finding}\n" for finding in findings))
+        return status
+
+
+def _told(error: BaseException) -> tuple[list[str], int]:
+    """What to say of an error, and the exit status."""
+    if isinstance(error, UserError):
+        return error.findings, 2
+    if isinstance(error, KeyboardInterrupt):
+        return ["interrupted"], 130
+    return [str(error) or "out of memory"], 1

@@ -15,15 +15,14 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 
 from ztb_jax.cli import keys, screen
+from ztb_jax.cli.tables import print_table, write_page
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory, playback, replays
 
 PAGE_FRAMES = 20_000
 LOOKS = 30.0  # drawings a second at the most
-WIDE = 240
 COLUMNS = ("frame", "time", "side", "size", "price", "cost", "reason")
 FILLS = "{:>9}  {:<16} {:<4} {:>8} {:>14} {:>12}  {}"
 
@@ -105,11 +104,9 @@ def _list(entries: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(entries, indent=2) + "\n")
         return
-    table = Table(box=None)
-    for name in ("id", "window", "return %", "profit", "steps", "survival", "tags"):
-        table.add_column(name, no_wrap=True, justify="left" if name in ("id", "tags") else "right")
-    for entry in entries:
-        table.add_row(
+    names = ("id", "window", "return %", "profit", "steps", "survival", "tags")
+    rows = [
+        (
             screen.clean(entry["replay_id"]),
             str(entry["window_id"]),
             f"{entry['return_percent']:+.2f}",
@@ -118,8 +115,9 @@ def _list(entries: list[dict[str, Any]], *, as_json: bool) -> None:
             f"{entry['survival']:.0%}",
             screen.clean(", ".join(entry["tags"])),
         )
-    width = None if sys.stdout.isatty() else WIDE
-    Console(width=width, highlight=False, markup=False).print(table)
+        for entry in entries
+    ]
+    print_table(names, rows, right=names[1:-1])
 
 
 def _write_page(run: directory.RunDirectory, command: Replay, entry: dict[str, Any]) -> int:
@@ -129,7 +127,7 @@ def _write_page(run: directory.RunDirectory, command: Replay, entry: dict[str, A
     path = command.page
     if path is None:
         path = Path(tempfile.mkdtemp(prefix="ztb-")) / "replay.html"
-    directory.write_text(path, text)
+    write_page(path, text)
     if command.open:
         webbrowser.open(path.resolve().as_uri())
     sys.stdout.write(f"{path}\n")

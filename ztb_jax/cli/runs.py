@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ztb_jax.cli import follow
+from ztb_jax.cli.tables import print_table, write_page
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory, listing
 
@@ -20,7 +21,7 @@ COLUMNS = ("run", "status", "started", "market", "steps", "done", "result")
 
 @dataclass(frozen=True)
 class Runs:
-    """The runs of a folder, newest first."""
+    """The runs of a folder, newest first; `show RUN` tells all of one, `compare A B` where some differ."""
 
     root: str = "runs"
     """Folder of runs."""
@@ -65,10 +66,9 @@ def main(arguments: list[str]) -> int:
     if command.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
         return 0
-    table = _table(*COLUMNS)
-    for run in found:
-        table.add_row(*_cells(run))
-    _print(table)
+    print_table(COLUMNS, [_cells(run) for run in found], right=("steps", "done"))
+    if not found:
+        sys.stderr.write(f"ztb runs: there is no such run in {command.root}\n")
     return 0
 
 
@@ -90,7 +90,7 @@ def _compare(command: Compare) -> int:
     if command.page is not None:
         from ztb_jax.ui.page import compare_page
 
-        command.page.write_text(compare_page(runs))
+        write_page(command.page, compare_page(runs))
         sys.stdout.write(f"{command.page}\n")
         return 0
     found = listing.compare(runs)
@@ -114,7 +114,7 @@ def _short(value: Any) -> str:
 def _table(*names: str) -> Table:
     table = Table(box=None)
     for name in names:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name, overflow="fold")
     return table
 
 
@@ -128,9 +128,13 @@ def _cells(run: dict) -> tuple[str, ...]:
     return (
         run["run_id"],
         run["status"],
-        "–" if started is None else started[:19].replace("T", " "),
+        "–" if started is None else started[:16].replace("T", " "),
         "–" if run["symbol"] is None else f"{run['symbol']} {run['timeframe']}",
-        "–" if steps is None else f"{steps:,}",
+        "–" if steps is None else _counted(steps),
         "–" if done is None else f"{done:.0%}",
-        run["error"] or run["verdict"] or run["halt_reason"] or "–",
+        listing.result(run) or "–",
     )
+
+
+def _counted(steps: int) -> str:
+    return f"{steps / 1e6:,.1f} M" if steps >= 1e6 else f"{steps:,}"

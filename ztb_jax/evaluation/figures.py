@@ -245,6 +245,8 @@ def _learning(figure, points: int, *, windows, series, chosen) -> None:
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.yaxis.set_major_formatter(FuncFormatter(_plain))
         panel.margins(x=0.03, y=0.15)
+        if windows.size == 1:
+            panel.set_xlim(windows[0] - 0.5, windows[0] + 0.5)
         if chosen is not None:
             panel.axvline(chosen, color=_colour("long"), linewidth=1.1, linestyle=(0, (3, 2)))
             at = np.flatnonzero((windows == chosen) & np.isfinite(values))

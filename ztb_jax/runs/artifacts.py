@@ -71,7 +71,7 @@ class RunMetadata(TypedDict):
     fraction: float
     steps_per_second: NotRequired[float]
     eta_seconds: NotRequired[float | None]
-    verdict: NotRequired[str]
+    verdict: str | None
     target_env_steps: Count
     window_env_steps: Count
     env_steps_total: Count

@@ -195,12 +195,14 @@ def is_locked(run: RunDirectory) -> bool:
 
 
 def find(path: str | Path) -> RunDirectory:
-    """An existing run directory.
+    """An existing run directory; a bare name is also looked for in the folder `runs`.
 
     Raises:
       RunError: there is none, or it is no run.
     """
     run = RunDirectory(Path(path))
+    if not run.path.exists() and run.path.name == str(path) and (Path("runs") / path).is_dir():
+        run = RunDirectory(Path("runs") / path)
     if not run.path.is_dir():
         raise RunError(f"{path} is no directory: give the path of a run, such as runs/<run_id>")
     if not run.config.is_file():

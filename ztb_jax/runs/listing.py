@@ -115,6 +115,14 @@ def summary(run: directory.RunDirectory) -> dict[str, Any]:
     return told
 
 
+def result(run: Mapping[str, Any]) -> str | None:
+    """What came of a run of `list_runs` in few words, None where nothing has yet."""
+    verdict = run["verdict"]
+    if isinstance(verdict, str):
+        verdict = verdict.replace(" on the test slice", "").replace(" net of costs", "")
+    return run["error"] or verdict or run["halt_reason"]
+
+
 def _told(run: directory.RunDirectory) -> dict[str, Any]:
     """What the files of a run say."""
     told: dict[str, Any] = dict.fromkeys(FIELDS) | {"symbol": None, "timeframe": None}

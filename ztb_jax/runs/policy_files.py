@@ -6,6 +6,7 @@ that trades at random has no weights: its `json_v1` is the header alone, as JSON
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from ztb_jax.errors import FormatError, RunError
 from ztb_jax.runs import directory
 
 RANDOM, WEIGHTS = "json_v1", "ppo_jax_v1"
+NAME = re.compile(r"ckpt_\d{6,}\.pt", re.ASCII)
 HEADER, FOLDER = "header.json", "weights/"
 REQUIRED = ("checkpoint_format", "run_id", "window_id", "env_steps_total", "trainer_backend", "created_at")
 REQUIRED_OF_WEIGHTS = ("policy_arch", "obs_shape", "n_actions", "num_features", "config")
@@ -27,6 +29,11 @@ def path_of(run: directory.RunDirectory, window: int) -> Path:
     return run.checkpoints / f"ckpt_{window:06d}.pt"
 
 
+def is_due(window: int, every: int | None) -> bool:
+    """Whether the policy of a window is kept where it is neither the last one nor stopped after."""
+    return every is not None and window % every == 0
+
+
 def window_of(path: Path) -> int:
     """The window whose policy `path` is of."""
     return int(path.stem.removeprefix("ckpt_"))
@@ -34,13 +41,15 @@ def window_of(path: Path) -> int:
 
 def paths(run: directory.RunDirectory) -> list[Path]:
     """Every policy of a run, oldest first."""
-    return sorted(run.checkpoints.glob("ckpt_*.pt"), key=window_of)
+    return sorted(
+        (path for path in run.checkpoints.glob("ckpt_*.pt") if NAME.fullmatch(path.name)), key=window_of
+    )
 
 
-def forget(run: directory.RunDirectory, after: int) -> None:
-    """Remove the policies of windows after `after`, which are made again."""
+def forget(run: directory.RunDirectory, *, after: int, every: int | None) -> None:
+    """Remove the policies of windows after `after`, which are made again, and what only a stop had kept."""
     for path in paths(run):
-        if window_of(path) > after:
+        if window_of(path) > after or not is_due(window_of(path), every):
             path.unlink()
 
 
@@ -61,7 +70,7 @@ def write(path: Path, header: Mapping[str, Any], weights: Mapping[str, np.ndarra
         archive.writestr(zipfile.ZipInfo(HEADER), text)
         for name, values in weights.items():
             buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, np.ascontiguousarray(values), allow_pickle=False)
+            np.lib.format.write_array(buffer, np.asarray(values, order="C"), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{FOLDER}{name}.npy"), buffer.getvalue())
 
 

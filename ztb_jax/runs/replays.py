@@ -186,19 +186,23 @@ def write_index(run: directory.RunDirectory, entries: Sequence[Mapping[str, Any]
 
 
 def entry_of(run: directory.RunDirectory, replay_id: str | None) -> dict[str, Any]:
-    """One entry of the index; when `replay_id` is None the newest that was best so far, or the newest.
+    """One entry of the index, by its id or a part of it that no other has.
+
+    When `replay_id` is None it is the newest that was best so far, or the newest.
 
     Raises:
       RunError: there is none.
     """
     entries = read_index(run)
     if not entries:
-        raise RunError(f"{run.path} has no replays: train with --replays.episodes 1")
+        raise RunError(f"{run.path} has no replays: train with --replays.episodes 1, or by `ztb windowed`")
     if replay_id is None:
         best = [entry for entry in entries if "best_so_far" in entry["tags"]]
         return (best or entries)[-1]
-    found = [entry for entry in entries if entry["replay_id"] == replay_id]
-    if not found:
+    whole = [entry for entry in entries if entry["replay_id"] == replay_id]
+    found = whole or [entry for entry in entries if replay_id in entry["replay_id"]]
+    if len(found) != 1:
         newest = ", ".join(entry["replay_id"] for entry in entries[-3:])
-        raise RunError(f"{run.path} has no replay {replay_id!r}; the newest are {newest}")
+        has = f"{len(found)} replays of" if found else "no replay"
+        raise RunError(f"{run.path} has {has} {replay_id!r}; the newest are {newest}")
     return found[0]

@@ -88,7 +88,8 @@ class Between:
             equity = np.cumprod(np.append(1.0, 1.0 + np.asarray(trace.gain, np.float64)))
             self.score, self.drawdown = compare.log_growth(trace), metrics.max_drawdown(equity)
             verdict = self._watched(window)
-        if self.best is None or (self.score is not None and self.score > self.best_score):
+        better = self.score is not None and self.score > self.best_score
+        if self.best is None or (better and schedule.is_told(self.config, window.number)):
             self.best = jax.tree.map(jax.numpy.copy, params)
             if self.score is not None:
                 self.best_score, self.best_window = self.score, window.number
@@ -153,7 +154,7 @@ class Between:
             "best_window": self.best_window,
         }
         # A tripped gate is told whatever it leaves of the window.
-        if whole or verdict != gates.HEALTHY or self.config.run.flush_partial_window:
+        if verdict != gates.HEALTHY or schedule.is_told(self.config, window.number):
             directory.append_line(self.run.windows, row)
             self.emitted += 1
             told |= {
@@ -167,9 +168,9 @@ class Between:
                 },
             }
             self.reporter.tell("window", row)
-        note = _note(row["reward_mean"], row["validation_log_growth"], self.best_window)
-        total = schedule.target_env_steps(self.config)
-        self.reporter.advance(min(done, total), total, rate=row["steps_per_second"], note=note)
+            note = _note(row["reward_mean"], row["validation_log_growth"], self.best_window)
+            total = schedule.target_env_steps(self.config)
+            self.reporter.advance(min(done, total), total, rate=row["steps_per_second"], note=note)
         self.reporter.update(**told)
         return row
 
@@ -243,8 +244,8 @@ class Between:
 
     def _keeps_policy(self, state: Any, plain: dict[str, Any], *, last: bool) -> Callable[[], None]:
         """What writes the policy of a window into a file of its own, if it is due."""
-        every = self.config.run.policy_every_windows
-        if every is None or not (last or plain["window"] % every == 0):
+        every = schedule.policy_every(self.config)
+        if every is None or not (last or policy_files.is_due(plain["window"], every)):
             return lambda: None
         weights = saved_policy.weights_of(self.learner.params(state))
         header = self.policy_header | {

@@ -225,7 +225,7 @@ def _notes(run, config, prepared) -> list[str]:
     if done < planned:
         why = metadata["halt_reason"] or "it did not finish"
         notes.append(f"Training ended at {done / planned:.0%} of the planned steps: {why}.")
-    if metadata["best_window"] == 0 and metadata["windows_emitted"] > 1:
+    if config.learner != "random" and metadata["best_window"] == 0 and metadata["windows_emitted"] > 1:
         notes.append("The policy is the first window's: on the validation slice no later one did better.")
     return notes + _stale_opens(config, prepared)
 

@@ -71,6 +71,7 @@ def train(
     stop.check()
     device = devices.choose(config.run.device)
     config = spread_over(devices.together(device, config.run.devices), config)
+    reporter.say(f"{'costs':<11}{_costs(config)}")
     with jax.default_device(device):
         return _train_on(device, config, reporter, stop, facts=facts)
 
@@ -97,6 +98,7 @@ def _train_on(
     stop.check()
     run = directory.create(config.run.root, config.run.id, as_dict(config))
     with directory.locked(run), _recording(config, run, reporter):
+        reporter.say(f"{'run':<11}{run.path}")
         sealed = run_seal.make_seal(run.id, config.seed, as_dict(config), seal_facts(prepared))
         run_seal.write_seal(run.seal, sealed)
         reporter.attach(run, **metadata.begun(config, prepared, run, device=device, known=facts))
@@ -129,6 +131,8 @@ def go_on(
     """
     with _recording(config, run, reporter):
         run.reserve.write_bytes(bytes(directory.RESERVED))
+        for path in run.results("test"):  # of what was there when it was stopped
+            path.unlink(missing_ok=True)
         reporter.attach(run, **metadata.begun(config, prepared, run, device=device, known=known))
         result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device, read=read)
     return Outcome(run, reporter.metadata, result)
@@ -244,7 +248,7 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device, read: 
     state = compiled.init(jax.random.key(config.seed), data)
     restored = read({CARRY: state, BEST: learner.params(state)})
     count, first = schedule.num_windows(config), 0
-    reporter.phase("train", f"{schedule.target_env_steps(config):,} environment steps in {count} windows")
+    reporter.phase("train", _planned(config))
     # The second window, for the first one warms up; a run of one window has no other.
     traced = min(1, count - 1) if config.run.profile else None
     with (
@@ -269,7 +273,7 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device, read: 
             state, first = restored.trees[CARRY], restored.generation + 1
             reason = after.go_on_from(restored)
         reporter.tell("begun", as_dict(config))
-        policy_files.forget(run, after=first - 1)
+        policy_files.forget(run, after=first - 1, every=schedule.policy_every(config))
         if recorder is not None:
             recorder.go_on_from(first - 1)
         if reason is None:
@@ -287,6 +291,23 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device, read: 
         if recorder is not None:
             recorder.settle()
     return reason
+
+
+def _costs(config: Config) -> str:
+    """What a trade of a notional of 1 costs, as far as it does not depend on the market."""
+    env = config.env
+    parts = {"fee": env.fee_rate, "half spread": env.half_spread, "slippage": env.slippage}
+    told = ", ".join(f"{name} {1e4 * cost:.3g}" for name, cost in parts.items())
+    return f"{1e4 * sum(parts.values()):.3g} bp a side: {told}"
+
+
+def _planned(config: Config) -> str:
+    """How long training is, and why it is longer than was asked for."""
+    steps, asked = schedule.target_env_steps(config), config.run.total_env_steps
+    told = sum(schedule.is_told(config, number) for number in range(schedule.num_windows(config)))
+    windows = "1 window" if told == 1 else f"{told:,} windows"
+    longer = "" if steps == asked else f", for {asked:,} are no whole number of windows"
+    return f"{steps:,} environment steps in {windows}{longer}"
 
 
 def _recorder(config, prepared, run, reporter, *, device) -> AbstractContextManager[Recorder | None]:

@@ -53,6 +53,7 @@ def begun(
         "target_env_steps": schedule.target_env_steps(config),
         "window_env_steps": schedule.window_env_steps(config),
         "finished_at": None,
+        "verdict": None,
         "error": None,
         "halt_reason": None,
         "config_path": run.relative(run.config),

@@ -58,7 +58,7 @@ def asked_of(config: Config) -> dict[str, str]:
 
 def _memory(wanted: GateConfig) -> str:
     if wanted.memory_gb is None:
-        return "the process holds 2 GiB, or 2 more than it began with, and what a window plans"
+        return "the process holds more than 2 GiB, or 2 GiB above its start, plus what a window was to take"
     return f"the process holds {wanted.memory_gb:g} GiB"
 
 

@@ -59,7 +59,12 @@ class Recorder:
 
     def go_on_from(self, window: int) -> None:
         """Forget replays of windows after `window`, and record those up to it that are missing."""
-        kept = [entry for entry in replays.read_index(self.run) if entry["window_id"] <= window]
+        there = {self.run.relative(path) for path in policy_files.paths(self.run)}
+        kept = [
+            entry
+            for entry in replays.read_index(self.run)
+            if entry["window_id"] <= window and entry["checkpoint_path"] in there
+        ]
         names = {entry["replay_path"] for entry in kept}
         for path in self.run.replays.iterdir():
             if self.run.relative(path) not in names:

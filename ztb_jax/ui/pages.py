@@ -54,7 +54,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {each.__name__: each for each in words.FILTERS}
+    made.filters |= {each.__name__: each for each in (*words.FILTERS, listing.result)}
     made.globals |= {"metric": words.metric, "took": words.took, "asset": asset, "alone": None}
     return made
 

@@ -72,7 +72,7 @@ def metric(name: str, value: Any) -> str:
     if number is None:
         return UNKNOWN
     if any(part in name for part in PERCENTAGES):
-        return share(number, 1) if abs(number) < 100 else f"{number:,.0f} ×"
+        return share(number, 1) if abs(number) < 100 else f"×{1 + number:,.4g}"
     return f"{number:,.0f}" if name.startswith("num_") else f"{number:,.2f}".replace("-", "−")
 
 

@@ -93,7 +93,7 @@ def _check_tensorboard(settings: Settings) -> str | None:
 
 
 def _check_wandb(settings: Settings) -> str | None:
-    if found := _unusable("wandb", setting="sinks.wandb", install="pip install 'ztb-jax[wandb]'"):
+    if found := _unusable("wandb", setting="sinks.wandb", install="pip install wandb"):
         return found
     if settings.wandb == "online":
         from ztb_jax.runs.sinks.wandb import unreachable
@@ -110,12 +110,12 @@ def _check_mlflow(settings: Settings) -> str | None:
     from ztb_jax.runs.sinks.mlflow import prepare, unknown
 
     prepare()
-    if found := _unusable("mlflow", setting="sinks.mlflow", install="pip install 'ztb-jax[mlflow]'"):
+    if found := _unusable("mlflow", setting="sinks.mlflow", install="pip install mlflow-skinny"):
         return found
     cause = unknown(str(settings.mlflow))
     return cause and (
         f"sinks.mlflow {settings.mlflow} cannot be used ({cause}): give file:… or http://…, or for a "
-        "database `pip install mlflow`, of which ztb-jax[mlflow] brings only the client"
+        "database `pip install mlflow`, of which mlflow-skinny is only the client"
     )
 
 

@@ -46,7 +46,8 @@
   }
 
   const clock = (time) => time.slice(0, 16).replace("T", " ");
-  const decimals = (value) => (Math.abs(value) >= 1000 ? 2 : Math.abs(value) >= 1 ? 3 : 6);
+  // Six significant digits, so that a rate keeps its fifth decimal.
+  const decimals = (value) => (value ? Math.min(8, Math.max(2, 5 - Math.floor(Math.log10(Math.abs(value))))) : 2);
   function fixed(value, digits = decimals(value)) {
     if (typeof value !== "number") return "–";
     const told = { minimumFractionDigits: digits, maximumFractionDigits: digits };

@@ -39,7 +39,9 @@
     requestAnimationFrame(() => {
       drawing = false;
       document.getElementById("curves").hidden = rows.length === 0;
-      document.getElementById("no-curves").hidden = rows.length > 0;
+      const none = document.getElementById("no-curves");
+      none.textContent = "There is no window yet.";
+      none.hidden = rows.length > 0;
       if (rows.length === 0) return;
       ztb.choices(chooser, [...columns].sort(), columns.has("entropy_mean") ? "entropy_mean" : "steps_per_second");
       const drawn = { reward: "reward_mean", validation: "validation_log_growth", chosen: chooser.value };
