@@ -42,9 +42,7 @@ class Job:
         run = directory.create(folder, None, as_dict(config))
         self.data, self.window, self.number = ready.slices["train"], window, 0
         reporter = Reporter(stream=open_for.enter_context(Path(os.devnull).open("w")))  # noqa: SIM115
-        told = sinks.Sinks(
-            sinks.make_sinks(config.sinks, run), report=_failed, learnt=lambda facts: reporter.update(**facts)
-        )
+        told = sinks.Sinks(sinks.make_sinks(config.sinks, run), report=_failed, learnt=reporter.learn)
         self.told = open_for.enter_context(told)
         reporter.listener = self.told.tell
         reporter.attach(run, **metadata.begun(config, ready, run, device=device))

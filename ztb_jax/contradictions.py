@@ -227,6 +227,7 @@ def _unkept(config: Config) -> list[str]:
             "both say how long a window is: leave one of them out"
         )
     played = {name: ("replays.episodes", replays.episodes) for name in vars(replays) if name != "episodes"}
+    findings += _unread_of("sinks", config.sinks, {"logs": ("sinks.tensorboard", config.sinks.tensorboard)})
     return findings + _unread_of("replays", replays, played)
 
 

@@ -154,7 +154,7 @@ class EnvConfig:
     """Share of the highest equity whose loss flattens and locks the account to the end of the episode."""
     band: Closed = 0.0
     """Trades of a smaller share of equity are not made; for heads that ask for any exposure."""
-    capital: Distance = 10_000.0
+    capital: Annotated[float, Field(gt=0.0, le=1e15)] = 10_000.0
     """Money that an account begins with: what is told in money, such as the profit of a replay, is of it."""
     reward: Literal["log_return", "differential_sharpe", "differential_sortino", "risk_adjusted"] = (
         "log_return"
@@ -306,7 +306,7 @@ class RunConfig:
     id: Text | None = None
     """Name of this run's directory; without it the time and the commit."""
     total_env_steps: Positive = 10_485_760
-    """Environment steps to train, rounded up to whole windows."""
+    """Environment steps to train, rounded up to whole windows; with window_env_steps to whole updates."""
     window_updates: Size = 8
     """Updates between validations, checkpoints and progress."""
     window_env_steps: Positive | None = None
@@ -314,7 +314,8 @@ class RunConfig:
     flush_partial_window: bool = False
     """Tell of a last window that training ends in the middle of, too; needs window_env_steps."""
     policy_every_windows: Positive | None = None
-    """Keep the policy after every so many windows as checkpoints/ckpt_<window>.pt, and after the last."""
+    """Keep the policy of every so many windows, and of the last, as checkpoints/ckpt_<window>.pt; none is 1
+    with replays.episodes."""
     patience_windows: Positive | None = None
     """Stop when validation has not improved for this many windows; none trains to the end."""
     keep_checkpoints: Annotated[int, Field(ge=2, le=2**20)] = 5
@@ -336,7 +337,7 @@ class ReplayConfig:
     __pydantic_config__ = STRICT
 
     episodes: Annotated[int, Field(ge=0, le=4096)] = 0
-    """Episodes played with each, of which the one of the highest return is kept; 0 is none."""
+    """Episodes played with each policy that is kept; that of the best return becomes a replay. 0 is none."""
     max_steps: Bars = 512
     """Longest episode, in bars."""
     include_info: bool = True

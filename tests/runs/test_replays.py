@@ -21,7 +21,17 @@ def frame(index: int, **more) -> dict:
         "reward": 0.001 * index,
         "terminated": False,
         "truncated": False,
-        "render_state": {"observation": [index] * 8},
+        "render_state": {
+            "time": "2020-01-01",
+            "bar": {"open": 1.0, "high": 2.0, "low": 0.5, "close": 1.5},
+            "observation": [float(index)] * 8,
+            "position": 0.0,
+            "equity": 10_000.0,
+            "net_profit": 0.0,
+            "drawdown": 0.0,
+            "survival": 1.0,
+            "time_remaining": 0,
+        },
         "events": [],
     } | more
 
@@ -112,12 +122,33 @@ def test_damage_is_told(path, damage):
 
 
 def test_a_file_that_is_not_there_is_told(path):
-    with pytest.raises(RunError, match="No such file"):
+    with pytest.raises(RunError, match="there is no file"):
         list(replays.read_frames(path))
 
 
 def entry(total, **more) -> dict:
-    return {"return_total": total, "return_percent": 0.0, "profit": 0.0, "survival": 0.5} | more
+    return {
+        "run_id": "r",
+        "window_id": 0,
+        "replay_id": "replay-000000-0123abcd",
+        "replay_path": "replays/replay-000000-0123abcd.jsonl.gz",
+        "checkpoint_path": "checkpoints/ckpt_000000.pt",
+        "tags": [],
+        "trainer_backend": "ppo",
+        "return_total": total,
+        "return_percent": 0.0,
+        "steps": 3,
+        "profit": 0.0,
+        "survival": 0.5,
+        "terminated": False,
+        "truncated": True,
+        "checkpoint_env_steps_total": 40,
+        "episodes": 1,
+        "slice": "validation",
+        "first_time": "2020-01-01",
+        "last_time": "2020-01-03",
+        "created_at": "now",
+    } | more
 
 
 def test_tags_in_their_order():
@@ -171,12 +202,12 @@ def test_an_entry_is_found_by_its_id_or_as_the_best(tmp_path):
     with pytest.raises(RunError, match="no replays"):
         replays.entry_of(run, None)
     names = [("a", ["every_window", "best_so_far"]), ("b", ["every_window"])]
-    replays.write_index(run, [{"replay_id": name, "tags": tags} for name, tags in names])
+    replays.write_index(run, [entry(1.0, replay_id=name, tags=tags) for name, tags in names])
     assert replays.entry_of(run, None)["replay_id"] == "a"
     assert replays.entry_of(run, "b")["replay_id"] == "b"
     with pytest.raises(RunError, match="no replay 'c'; the newest are a, b"):
         replays.entry_of(run, "c")
-    replays.write_index(run, [{"replay_id": name, "tags": []} for name in ("x-1", "x-12")])
+    replays.write_index(run, [entry(1.0, replay_id=name) for name in ("x-1", "x-12")])
     assert replays.entry_of(run, "x-1")["replay_id"] == "x-1"
     assert replays.entry_of(run, "12")["replay_id"] == "x-12"
     with pytest.raises(RunError, match="2 replays of 'x'"):

@@ -273,3 +273,26 @@ def test_killed_at_any_moment_and_damaged_anyhow(tmp_path):
     (tmp_path / "runs").mkdir()
     rows = [*faults.corruption_rows(tmp_path, 60), *faults.kill_rows(tmp_path / "runs", 3)]
     assert [row.value for row in rows] == [60, 3, 3]
+
+
+def test_what_a_killed_process_left_half_done_and_an_old_verdict_are_gone(half, capsys):
+    drafts = [half.path / ".run_metadata.json.17.tmp", half.checkpoints / ".ckpt_000001.pt.17.tmp"]
+    for draft in drafts:
+        draft.write_text("half")
+    assert metadata(half)["verdict"] is not None
+    half.evaluation.write_text("{}")
+    told = []
+    append = directory.append_line
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            directory,
+            "append_line",
+            lambda path, row: (
+                told.append((metadata(half)["verdict"], half.evaluation.exists())),
+                append(path, row),
+            ),
+        )
+        assert resume(half) == 0
+    assert told[0] == (None, False)
+    assert not any(draft.exists() for draft in drafts)
+    assert directory.read_json(half.evaluation)["verdict"] == metadata(half)["verdict"]

@@ -194,6 +194,7 @@ def metadata(run_id: str, *, windows: int, target_windows: int, **facts: Any) ->
         "info_metric_keys": [],
         "troubles": [],
         "started_at": _text(started),
+        "verdict": None,
         "updated_at": stamp,
         "finished_at": stamp,
         "error": None,

@@ -232,7 +232,7 @@ DAMAGED = [
     ("metrics/windows.jsonl", "\xff\n", "/api/compare?run=x&run=y"),
     ("replay_index.json", '{"schema_version": 9}', "/api/runs/x/replays"),
     ("replay_index.json", '{"schema_version": 1, "run_id": "x"}', "/api/runs/x/replays"),
-    ("replay_index.json", '{"schema_version": 1, "run_id": "x", "entries": [1]}', "/runs/x"),
+    ("replay_index.json", '{"schema_version": 1, "run_id": "x", "entries": [1]}', "/api/runs/x/replays"),
     ("replays/window_000003.jsonl.gz", "no gzip", "/api/runs/x/replays/window_000003/frames"),
 ]
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from ztb_jax.cli.tables import clean
 from ztb_jax.cli.train import STATUS
 from ztb_jax.runs import directory
 from ztb_jax.runs.following import Follower
@@ -41,7 +42,7 @@ def follow(run: directory.RunDirectory) -> int:
         while True:
             look = follower.look()
             for row in look.windows:
-                console.print(window_line(row, look.metadata.get("target_env_steps")))
+                console.print(clean(window_line(row, look.metadata.get("target_env_steps"))))
             if look.status != "running":
                 break
             bar.update(task, **_bar(look.metadata))
@@ -60,16 +61,18 @@ def _bar(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def window_line(row: Mapping[str, Any], target: int | None) -> str:
     """A row of `metrics/windows.jsonl` for a person."""
     parts = [f"window {row['window_id']}"]
-    if target:
+    if target and "env_steps_total" in row:
         parts.append(f"{row['env_steps_total'] / target:.0%}")
-    parts.append(f"{row['steps_per_second'] / 1e3:,.0f} k steps/s")
+    if "steps_per_second" in row:
+        parts.append(f"{row['steps_per_second'] / 1e3:,.0f} k steps/s")
     for name, key in (("train", "reward_mean"), ("validation", "validation_log_growth")):
         if row.get(key) is not None:
             parts.append(f"{name} {1e4 * row[key]:+.2f} bp/bar")
     parts.append(f"best window {'–' if row.get('best_window') is None else row['best_window']}")
-    if row["verdict"] != HEALTHY:
-        known = VERDICTS.get(row["verdict"])
-        parts.append(f"verdict {row['verdict']}" if known is None else known.name)
+    verdict = row.get("verdict", HEALTHY)
+    if verdict != HEALTHY:
+        known = VERDICTS.get(verdict) if isinstance(verdict, int) else None
+        parts.append(f"verdict {verdict}" if known is None else known.name)
     return " · ".join(parts)
 
 
@@ -89,5 +92,5 @@ def _ended(run: directory.RunDirectory, metadata: Mapping[str, Any], status: str
         return 1
     why = metadata.get("halt_reason")
     told = metadata.get("error") or metadata.get("verdict") or ""
-    sys.stdout.write(f"{status}{f' ({why})' if why else ''}{f': {told}' if told else ''}\n")
+    sys.stdout.write(clean(f"{status}{f' ({why})' if why else ''}{f': {told}' if told else ''}") + "\n")
     return STATUS[status]

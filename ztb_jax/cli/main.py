@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from ztb_jax.cli.tables import clean
 from ztb_jax.errors import JobError, UserError
 
 # Modules of this package.
@@ -55,7 +56,8 @@ def run(arguments: Sequence[str], *, prog: str) -> int:
         return 0
     except (UserError, JobError, OSError, MemoryError, KeyboardInterrupt) as error:
         findings, status = _told(error)
-        sys.stderr.write("".join(f"{prog}: {finding}\n" for finding in findings))
+        # What a file said may be in it.
+        sys.stderr.write("".join(f"{prog}: {clean(finding)}\n" for finding in findings))
         return status
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ztb_jax.cli import keys, screen
-from ztb_jax.cli.tables import print_table, write_page
+from ztb_jax.cli.tables import clean, print_table, write_page
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory, playback, replays
 
@@ -107,13 +107,13 @@ def _list(entries: list[dict[str, Any]], *, as_json: bool) -> None:
     names = ("id", "window", "return %", "profit", "steps", "survival", "tags")
     rows = [
         (
-            screen.clean(entry["replay_id"]),
+            clean(entry["replay_id"]),
             str(entry["window_id"]),
             f"{entry['return_percent']:+.2f}",
             f"{entry['profit']:+,.2f}",
             f"{entry['steps']:,}",
             f"{entry['survival']:.0%}",
-            screen.clean(", ".join(entry["tags"])),
+            clean(", ".join(entry["tags"])),
         )
         for entry in entries
     ]
@@ -139,7 +139,7 @@ def _tell(run: directory.RunDirectory, command: Replay, entry: Mapping[str, Any]
     say = sys.stdout.write
     say(f"{_title(run, entry)}\n{FILLS.format(*COLUMNS)}\n")
     tally = playback.Tally()
-    source = playback.frames_of(run.path / entry["replay_path"], first=command.start, limit=command.frames)
+    source = playback.frames_of(replays.path_of(run, entry), first=command.start, limit=command.frames)
     for number, frame in enumerate(source, command.start):
         tally.add(frame)
         for event in playback.trades_of(frame):
@@ -147,27 +147,27 @@ def _tell(run: directory.RunDirectory, command: Replay, entry: Mapping[str, Any]
                 FILLS.format(
                     f"{number:,}",
                     screen.moment(frame["render_state"]["time"]),
-                    screen.clean(event["side"]),
+                    clean(event["side"]),
                     f"{event['size']:.3f}",
                     screen.price(event["price"]),
                     f"{event['cost']:,.2f}",
-                    screen.clean(event.get("reason", "order")),
+                    clean(event.get("reason", "order")),
                 )
                 + "\n"
             )
-    say("\n".join(["", *map(screen.clean, tally.sentences()), ""]))
+    say("\n".join(["", *map(clean, tally.sentences()), ""]))
 
 
 def _title(run: directory.RunDirectory, entry: Mapping[str, Any]) -> str:
     tags = ", ".join(entry["tags"])
-    return screen.clean(
+    return clean(
         f"{run.id} · {entry['replay_id']} · {entry['slice']} slice · window {entry['window_id']} · {tags}"
     )
 
 
 def _play(run: directory.RunDirectory, command: Replay, entry: Mapping[str, Any], console: Console) -> None:
     """Live, until the end or a key; the last picture and the summary stay."""
-    played = playback.Playback(run.path / entry["replay_path"], first=command.start, limit=command.frames)
+    played = playback.Playback(replays.path_of(run, entry), first=command.start, limit=command.frames)
     player = playback.Player(played, speed=command.speed, now=time.monotonic())
     steered = sys.stdin.isatty()
 
@@ -184,7 +184,7 @@ def _play(run: directory.RunDirectory, command: Replay, entry: Mapping[str, Any]
             player.tick(time.monotonic())
     console.print(picture(keys=False))
     for sentence in played.tally.sentences():
-        console.print(screen.clean(sentence), markup=False)
+        console.print(clean(sentence), markup=False)
 
 
 @contextmanager

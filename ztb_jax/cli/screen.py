@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
+from ztb_jax.cli.tables import clean
 from ztb_jax.runs.playback import Frame, trades_of
 
 LONG, SHORT, MUTED = "green", "red", "bright_black"
@@ -76,11 +77,6 @@ def words(event: Mapping[str, Any]) -> str:
     done = "bought" if event["side"] == "buy" else "sold"
     why = f" ({clean(event['reason'])})" if "reason" in event else ""
     return f"{done} {event['size']:.2f} of equity at {price(event['price'])}, cost {event['cost']:,.2f}{why}"
-
-
-def clean(text: Any) -> str:
-    """Text of a file without what would steer a terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def moment(time: str) -> str:

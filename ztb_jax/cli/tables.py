@@ -4,12 +4,18 @@ import shutil
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from ztb_jax.errors import RunError
 from ztb_jax.runs import directory
 
 LEAST = 30  # columns that the last cell gets beside the others; with fewer it goes below them
 GAP = "  "
+
+
+def clean(text: Any) -> str:
+    """Text of a file without what would steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
@@ -28,7 +34,7 @@ def table_lines(
     names: Sequence[str], rows: Sequence[Sequence[str]], *, width: int | None, right: Collection[str] = ()
 ) -> list[str]:
     """The lines of a table in `width` columns, None for as many as it takes."""
-    cells = [list(names), *map(list, rows)]
+    cells = [list(names), *([clean(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(names) - 1)]
     taken = sum(widths) + len(GAP) * len(widths)
     below = width is not None and width - taken < LEAST

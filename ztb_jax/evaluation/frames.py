@@ -47,7 +47,7 @@ def summary_of(played: Frames) -> Summary:
         steps=steps,
         return_total=float(played.reward[:steps].sum(dtype=np.float64)),
         return_percent=100.0 * math.expm1(float(played.log_equity[steps - 1])),
-        survival=steps / whole if ends.size else 1.0,
+        survival=(steps - 1) / whole if ends.size else 1.0,  # it did not live through the bar that closed it
         terminated=bool(ends.size),
         truncated=not ends.size,
     )

@@ -6,10 +6,11 @@ known is null. A run's reward is log growth of equity unless `env.reward` says o
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from ztb_jax.settings import Config
@@ -17,6 +18,7 @@ from ztb_jax.settings import Config
 SCHEMAS = Path(__file__).parent / "schemas"
 
 Count = Annotated[int, Field(ge=0)]
+Price = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Status = Literal["running", "completed", "failed", "cancelled"]
 EXACT, OPEN = ConfigDict(extra="forbid"), ConfigDict(extra="allow")
@@ -143,10 +145,10 @@ class WindowRow(TypedDict):
 class Bar(TypedDict):
     """Prices of a bar, quote currency."""
 
-    open: float
-    high: float
-    low: float
-    close: float
+    open: Price
+    high: Price
+    low: Price
+    close: Price
 
 
 @with_config(EXACT)
@@ -176,15 +178,33 @@ class RenderState(TypedDict):
 
 
 @with_config(OPEN)
-class FrameEvent(TypedDict):
-    """Something that happened in a bar.
+class OrderEvent(TypedDict):
+    """`level`: the exposure that was asked for."""
 
-    `order`: `level`, the exposure asked for. `fill` and `exit`: `side` (buy or sell), `size` (share of
-    equity), `price`, `cost` (account currency); an exit has a `reason`: stop, target, trail or liquidation.
-    `ruin`: the account was closed.
-    """
+    type: Literal["order"]
+    level: float
 
-    type: Literal["order", "fill", "exit", "ruin"]
+
+@with_config(OPEN)
+class TradeEvent(TypedDict):
+    """What an order (`fill`) or a protection (`exit`) traded: share of equity, price, account currency."""
+
+    type: Literal["fill", "exit"]
+    side: Literal["buy", "sell"]
+    size: float
+    price: float
+    cost: float
+    reason: NotRequired[Literal["stop", "target", "trail", "liquidation"]]
+
+
+@with_config(OPEN)
+class RuinEvent(TypedDict):
+    """The account was closed."""
+
+    type: Literal["ruin"]
+
+
+FrameEvent = Annotated[OrderEvent | TradeEvent | RuinEvent, Field(discriminator="type")]
 
 
 @with_config(OPEN)
@@ -328,6 +348,25 @@ def schema(name: str) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one of `ARTIFACTS`."""
     made = TypeAdapter(ARTIFACTS[name]).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+@cache
+def _checker(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(ARTIFACTS[name])
+
+
+def check(name: str, value: Any) -> Any:
+    """`value` itself, where it is one of `ARTIFACTS`.
+
+    Raises:
+      ValueError: it is not; the first finding is told, with its place.
+    """
+    try:
+        _checker(name).validate_python(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+    return value
 
 
 def write_schemas(folder: Path = SCHEMAS) -> None:

@@ -17,6 +17,7 @@ runs/<run_id>/
 import fcntl
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -31,6 +32,7 @@ from typing import Any, BinaryIO, TextIO
 
 from ztb_jax.errors import RunError
 
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 RESERVED = 1 << 16  # bytes kept so that a full disk does not keep a run from saying how it ended
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -194,6 +196,13 @@ def is_locked(run: RunDirectory) -> bool:
     return False
 
 
+def clear_drafts(run: RunDirectory) -> None:
+    """Remove what a killed process was about to put in place; only for the one that holds the lock."""
+    for folder in (run.path, run.windows.parent, run.checkpoints, run.replays):
+        for path in folder.glob(".*.tmp"):
+            path.unlink()
+
+
 def find(path: str | Path) -> RunDirectory:
     """An existing run directory; a bare name is also looked for in the folder `runs`.
 
@@ -210,6 +219,35 @@ def find(path: str | Path) -> RunDirectory:
     return run
 
 
+def parsed(text: str | bytes) -> Any:
+    """JSON as `json.loads` reads it, but nothing that could not be written again or shown.
+
+    Raises:
+      ValueError: it is no JSON, nests too deep, or holds NaN, a number beyond a float or half a character.
+    """
+    try:
+        value = json.loads(text, parse_constant=_refuse, parse_int=_whole, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+    whole = text if isinstance(text, str) else text.decode()
+    if SURROGATE.search(whole):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _whole(digits: str) -> int:
+    return int(digits) if len(digits) < 20 else int(_refuse(f"a number of {len(digits)} digits"))
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    return number if math.isfinite(number) else _refuse(digits[:20])
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
@@ -217,11 +255,19 @@ def read_json(path: Path) -> Any:
       RunError: it is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return parsed(path.read_text())
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RunError(f"{path} is damaged ({error}): restore it, or train again") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """As `read_json`, of a file that holds an object."""
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged (it holds no object): restore it, or train again")
+    return found
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -283,7 +329,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         lines = path.read_text().split("\n")[:-1]  # what follows the last newline was never finished
-        rows = [json.loads(line) for line in lines]
+        rows = [parsed(line) for line in lines]
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}): restore it, or train again") from None
     if not all(isinstance(row, dict) for row in rows):

@@ -1,14 +1,14 @@
 """What a run that is under way appends and says of itself, read as it comes. Imports no jax."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ztb_jax.errors import RunError
-from ztb_jax.runs import directory
+from ztb_jax.runs import artifacts, directory
 from ztb_jax.runs.listing import KILLED
 
+STATUSES = get_args(artifacts.Status)
 SHOWN = 5  # windows before the first look that are told
 REACH = 1 << 16  # bytes before the end of the file that are looked at for them
 CHUNK = 1 << 20  # bytes of new rows read in one look
@@ -49,7 +49,9 @@ class Follower:
         # The lock before the metadata: a run writes how it ended before it lets go of the lock.
         locked = directory.is_locked(self.run)
         metadata = directory.read_json(self.run.metadata) if self.run.metadata.is_file() else {}
-        status = metadata.get("status", "running")
+        status = metadata.get("status", "running") if isinstance(metadata, dict) else ""
+        if status not in STATUSES:
+            raise RunError(f"{self.run.metadata} is damaged (no status): restore it, or train again")
         if status == "running":
             # A run is made an instant before it is locked, so that one look is not enough.
             self.unlocked = 0 if locked else self.unlocked + 1
@@ -107,13 +109,9 @@ class Tail:
 
     def _row(self, line: bytes) -> dict[str, Any]:
         try:
-            row = json.loads(line, parse_constant=_refuse)
+            row = directory.parsed(line)
             if isinstance(row["window_id"], int):
                 return row
         except (ValueError, KeyError, TypeError):
             pass
         raise RunError(f"{self.path} is damaged (a line is of no window): restore it, or train again")
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(constant)

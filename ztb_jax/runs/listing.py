@@ -1,6 +1,5 @@
 """What there is in a folder of runs, from their metadata alone. Imports no jax."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ FIELDS = (
     "halt_reason",
     "error",
 )
+NUMBERS = {"fraction", "env_steps_total", "steps_per_second", "eta_seconds", "best_window"}
 KILLED, DAMAGED = "killed", "damaged"
 
 
@@ -87,9 +87,14 @@ def compare(runs: Sequence[directory.RunDirectory]) -> dict[str, dict[str, list[
     Raises:
       RunError: a file is missing or damaged.
     """
-    settings = [flattened(directory.read_json(run.config)) for run in runs]
-    judged = [directory.read_json(run.evaluation) if run.evaluation.is_file() else {} for run in runs]
-    metrics = [each.get("strategies", {}).get("policy", {}) for each in judged]
+    settings = [flattened(directory.read_object(run.config)) for run in runs]
+    judged = [directory.read_object(run.evaluation) if run.evaluation.is_file() else {} for run in runs]
+    try:
+        metrics = [dict(each["strategies"]["policy"]) if each else {} for each in judged]
+    except (KeyError, TypeError, ValueError):
+        raise RunError(
+            "an evaluation.json is damaged (it tells nothing of the policy): evaluate the run again"
+        ) from None
     return {
         "settings": {key: values for key, values in _side_by_side(settings).items() if _differ(values)},
         "metrics": _side_by_side(metrics),
@@ -141,8 +146,7 @@ def _told(run: directory.RunDirectory) -> dict[str, Any]:
 def _plain(facts: Mapping[str, Any], source: Path) -> Mapping[str, Any]:
     """`facts`, of which each can be shown and sorted by."""
     for name, value in facts.items():
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if not finite or not isinstance(value, str | int | float | None):
+        if not isinstance(value, (int | float if name in NUMBERS else str) | None):
             raise RunError(f"{source} is damaged ({name} is {value!r}): restore it, or train again")
     if not isinstance(facts.get("status"), str):
         raise RunError(f"{source} is damaged (it tells no status): restore it, or train again")

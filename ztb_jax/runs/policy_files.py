@@ -83,7 +83,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray] | None]:
     """
     try:
         if not zipfile.is_zipfile(path):
-            header, weights = json.loads(path.read_text()), None
+            header, weights = directory.parsed(path.read_text()), None
         else:
             with zipfile.ZipFile(path) as archive:
                 header, weights = _unpacked(path, archive)
@@ -114,7 +114,7 @@ def _unpacked(path: Path, archive: zipfile.ZipFile) -> tuple[dict[str, Any], dic
         for name in names
         if name.startswith(FOLDER)
     }
-    return json.loads(archive.read(HEADER)), weights
+    return directory.parsed(archive.read(HEADER)), weights
 
 
 def _check(path: Path, header: Any, weights: Mapping[str, Any] | None) -> None:

@@ -7,8 +7,8 @@ members to a frame far inside without unpacking those before.
 
 import gzip
 import hashlib
+import io
 import itertools
-import json
 import struct
 import zlib
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ztb_jax.errors import FormatError, RunError
-from ztb_jax.runs import directory
+from ztb_jax.runs import artifacts, directory
 
 SCHEMA_VERSION = 1
 BLOCK = 512
+LONGEST = 1 << 22  # characters of a frame
 REQUIRED = (
     "schema_version",
     "frame_index",
@@ -79,17 +80,30 @@ def read_frames(path: Path, *, offset: int = 0, limit: int | None = None) -> Gen
     """
     if limit is not None and limit <= 0:
         return
+    if not path.is_file():
+        raise RunError(f"there is no file {path}: restore it, or replay the run again")
+    stop = None if limit is None else offset + limit
     try:
         with path.open("rb") as file:
-            start = _hop(file, offset)
+            number = _hop(file, offset)
             with gzip.open(file, "rt", encoding="utf-8") as lines:
-                stop = None if limit is None else offset - start + limit
-                for text in itertools.islice(lines, offset - start, stop):
-                    yield json.loads(text)
+                while (stop is None or number < stop) and (text := lines.readline(LONGEST)):
+                    if number >= offset:
+                        yield _frame(text, number)
+                    number += 1
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, EOFError, zlib.error) as error:
         raise RunError(f"{path} is damaged ({error}): restore it, or replay the run again") from None
+
+
+def _frame(text: str, number: int) -> dict[str, Any]:
+    if len(text) == LONGEST:
+        raise ValueError(f"frame {number} has no end")
+    frame = artifacts.check("replay_frame", directory.parsed(text))
+    if frame["frame_index"] != number:
+        raise ValueError(f"frame {frame['frame_index']} stands where frame {number} should")
+    return frame
 
 
 def _member(text: bytes, frames: int) -> bytes:
@@ -102,7 +116,8 @@ def _member(text: bytes, frames: int) -> bytes:
 
 def _hop(file: BinaryIO, offset: int) -> int:
     """Move to the member that holds frame `offset`, as far as members tell; the number of its first frame."""
-    first, at = 0, 0
+    first, at, whole = 0, 0, file.seek(0, io.SEEK_END)
+    file.seek(0)
     while True:
         head = file.read(_HEAD.size)
         known = len(head) == _HEAD.size and head[3] == 4 and head[12:14] == _MARK
@@ -112,6 +127,8 @@ def _hop(file: BinaryIO, offset: int) -> int:
             file.seek(at)
             return first
         first, at = first + frames, at + size
+        if at > whole:
+            raise ValueError("its last block is cut off")
         file.seek(at)
 
 
@@ -169,7 +186,10 @@ def read_index(run: directory.RunDirectory) -> list[dict[str, Any]]:
         raise FormatError(f"{run.replay_index} is not of schema_version {SCHEMA_VERSION}")
     if index.get("run_id") != run.id:
         raise FormatError(f"{run.replay_index} is of run {index.get('run_id')!r}, not {run.id!r}")
-    return index["entries"]
+    try:
+        return artifacts.check("replay_index", index)["entries"]
+    except ValueError as error:
+        raise RunError(f"{run.replay_index} is damaged ({error}): restore it, or remove it") from None
 
 
 def write_index(run: directory.RunDirectory, entries: Sequence[Mapping[str, Any]]) -> None:
@@ -183,6 +203,21 @@ def write_index(run: directory.RunDirectory, entries: Sequence[Mapping[str, Any]
             "entries": list(entries),
         },
     )
+
+
+def path_of(run: directory.RunDirectory, entry: Mapping[str, Any]) -> Path:
+    """The file of a replay.
+
+    Raises:
+      RunError: it is not there, or not inside the run.
+    """
+    try:
+        path = (run.path / entry["replay_path"]).resolve()
+        if path.is_relative_to(run.path.resolve()) and path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
+        pass
+    raise RunError(f"{run.path} has no file {entry['replay_path']!r} of its own")
 
 
 def entry_of(run: directory.RunDirectory, replay_id: str | None) -> dict[str, Any]:

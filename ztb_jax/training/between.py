@@ -65,7 +65,8 @@ class Between:
         self.best_score, self.best_window = -np.inf, None
         self.score, self.drawdown, self.rate = None, None, 0.0
         self.tail: dict[str, np.ndarray] = {}
-        self.chain, self.done, self.episodes, self.emitted = "", 0, 0, 0
+        self.chain, self.done, self.episodes, self.emitted, self.updates = "", 0, 0, 0, 0
+        self.unimproved = 0  # windows judged since the best one
         self.resumed_after: float | None = None
         self.in_flight: dict[str, Any] | None = None
 
@@ -89,10 +90,11 @@ class Between:
             self.score, self.drawdown = compare.log_growth(trace), metrics.max_drawdown(equity)
             verdict = self._watched(window)
         better = self.score is not None and self.score > self.best_score
+        self.unimproved += 1
         if self.best is None or (better and schedule.is_told(self.config, window.number)):
             self.best = jax.tree.map(jax.numpy.copy, params)
             if self.score is not None:
-                self.best_score, self.best_window = self.score, window.number
+                self.best_score, self.best_window, self.unimproved = self.score, window.number, 0
         return verdict
 
     def _watched(self, window: loop.Window) -> int:
@@ -122,7 +124,9 @@ class Between:
         self.tail = {
             name: np.array([value], np.float32) for name, value in plain["tail"].items()
         }  # None: nan
-        self.episodes, self.emitted = plain["episodes"], plain["emitted"]
+        self.episodes, self.emitted, self.unimproved = (
+            plain[name] for name in ("episodes", "emitted", "unimproved")
+        )
         self.resumed_after = time.perf_counter() - self.reporter.started
         rows = [
             row for row in directory.read_windows(self.run.windows) if row["window_id"] <= plain["window"]
@@ -150,7 +154,7 @@ class Between:
         told = {
             "env_steps_total": done,
             "episodes_total": self.episodes,
-            "ppo_policy_updates": schedule.updates_before(self.config, window.number + 1),
+            "ppo_policy_updates": self.updates,
             "best_window": self.best_window,
         }
         # A tripped gate is told whatever it leaves of the window.
@@ -180,7 +184,8 @@ class Between:
         before, start = schedule.updates_before(config, number), number * steps
         # A tripped gate keeps no update after the last good one.
         kept = int((window.metrics.get("verdict", np.empty(0)) == gates.HEALTHY).sum())
-        trained = (before + kept) * update
+        self.updates = before + kept
+        trained = self.updates * update
         done = max(start, min(trained, start + steps))
         metrics = {
             name: np.concatenate([part[name] for part in (self.tail, window.metrics) if part])
@@ -229,6 +234,7 @@ class Between:
             "tail": {name: _finite(value) for name, (value,) in self.tail.items()},
             "episodes": self.episodes,
             "emitted": self.emitted,
+            "unimproved": self.unimproved,
             "chain": self.chain,
             "created_at": directory.timestamp(),
         }
@@ -294,7 +300,7 @@ class Between:
         if self.stop.signal is not None:
             return STOPPED + self.stop.signal
         patience = self.config.run.patience_windows
-        if patience is not None and self.best_window is not None and number - self.best_window >= patience:
+        if patience is not None and self.best_window is not None and self.unimproved >= patience:
             return PATIENCE
         return None
 

@@ -131,6 +131,7 @@ def go_on(
     """
     with _recording(config, run, reporter):
         run.reserve.write_bytes(bytes(directory.RESERVED))
+        directory.clear_drafts(run)
         for path in run.results("test"):  # of what was there when it was stopped
             path.unlink(missing_ok=True)
         reporter.attach(run, **metadata.begun(config, prepared, run, device=device, known=known))
@@ -154,7 +155,7 @@ def _recording(config: Config, run: directory.RunDirectory, reporter: Reporter) 
       JobError: the disk, the memory or the device gave out.
     """
     made = sinks.make_sinks(config.sinks, run)
-    with sinks.Sinks(made, report=reporter.trouble, learnt=lambda facts: reporter.update(**facts)) as told:
+    with sinks.Sinks(made, report=reporter.trouble, learnt=reporter.learn) as told:
         reporter.listener = told.tell
         try:
             yield
@@ -273,6 +274,7 @@ def _train(config, prepared, run, reporter, *, stop: StopRequest, device, read: 
             state, first = restored.trees[CARRY], restored.generation + 1
             reason = after.go_on_from(restored)
         reporter.tell("begun", as_dict(config))
+        run.windows.touch()
         policy_files.forget(run, after=first - 1, every=schedule.policy_every(config))
         if recorder is not None:
             recorder.go_on_from(first - 1)

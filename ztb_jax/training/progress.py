@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from ztb_jax.runs import directory
 from ztb_jax.runs.sinks import Event, Kind
 
+LEARNT = {"wandb_run_url", "constellation_url"}
 QUIET = 10.0  # seconds between windows that are told where nobody watches
 
 
@@ -75,6 +76,13 @@ class Reporter:
         if self._begun and self.listener is not None and self.run is not None:
             steps = self.metadata.get("env_steps_total") or 0
             self.listener(Event(kind, self.run, steps, facts))
+
+    def learn(self, facts: Mapping[str, Any]) -> None:
+        """What a sink tells of the run: addresses, and nothing else of its metadata."""
+        known = {name: facts[name] for name in LEARNT if isinstance(facts.get(name), str)}
+        if unknown := facts.keys() - LEARNT:
+            self.trouble(f"a sink told {', '.join(sorted(map(str, unknown)))}, which no run has: left out")
+        self.update(**known)
 
     def trouble(self, sentence: str) -> None:
         """Something went wrong that does not stop the run; it stays in the run's metadata."""

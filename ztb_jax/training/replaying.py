@@ -1,5 +1,6 @@
 """Episodes played with the policies that a run keeps, recorded beside training."""
 
+import itertools
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 
 from ztb_jax import build, devices
 from ztb_jax.config import Config
+from ztb_jax.errors import RunError
 from ztb_jax.evaluation.episodes import Frames, make_episodes
 from ztb_jax.evaluation.frames import frames_of, summary_of
 from ztb_jax.runs import directory, policy_files, replays
@@ -58,25 +60,35 @@ class Recorder:
         self._aside.shutdown(cancel_futures=True)
 
     def go_on_from(self, window: int) -> None:
-        """Forget replays of windows after `window`, and record those up to it that are missing."""
-        there = {self.run.relative(path) for path in policy_files.paths(self.run)}
-        kept = [
-            entry
-            for entry in replays.read_index(self.run)
-            if entry["window_id"] <= window and entry["checkpoint_path"] in there
-        ]
-        names = {entry["replay_path"] for entry in kept}
-        for path in self.run.replays.iterdir():
+        """Keep the replays of windows up to `window` as far as none is missing, and record those after."""
+        known = {entry["checkpoint_path"]: entry for entry in self._known() if entry["window_id"] <= window}
+        policies = [self.run.relative(path) for path in policy_files.paths(self.run)]
+        whole = itertools.takewhile(lambda path: path in known and self._is_whole(known[path]), policies)
+        self.entries = [known[path] for path in whole]  # later ones were tagged by these
+        names = {entry["replay_path"] for entry in self.entries}
+        for path in self.run.replays.glob("replay-*.jsonl.gz"):
             if self.run.relative(path) not in names:
                 path.unlink()
-        self.entries = kept
-        replays.write_index(self.run, kept)
-        newest = _latest(kept[-1]) if kept else None
-        self.reporter.update(replays_written=len(kept), latest_replay=newest)
-        told = {entry["checkpoint_path"] for entry in kept}
-        for path in policy_files.paths(self.run):
-            if self.run.relative(path) not in told:
-                self.record(self.run.relative(path))
+        replays.write_index(self.run, self.entries)
+        newest = _latest(self.entries[-1]) if self.entries else None
+        self.reporter.update(replays_written=len(self.entries), latest_replay=newest)
+        for path in policies[len(self.entries) :]:
+            self.record(path)
+
+    def _known(self) -> list[dict[str, Any]]:
+        try:
+            return replays.read_index(self.run)
+        except RunError as error:
+            self.reporter.trouble(f"replays are recorded anew: {error}")
+            return []
+
+    def _is_whole(self, entry: Mapping[str, Any]) -> bool:
+        """Whether the file of a replay is there to its last frame."""
+        try:
+            path = replays.path_of(self.run, entry)
+            return any(replays.read_frames(path, offset=entry["steps"] - 1, limit=1))
+        except RunError:
+            return False
 
     def record(self, path: str) -> None:
         """Play with the policy in the file `path`, relative to the run; returns at once."""

@@ -10,7 +10,7 @@ import numpy as np
 from envs.types import Env
 from ztb_jax import build
 from ztb_jax.config import Config, as_dict, flattened, layered
-from ztb_jax.errors import FormatError
+from ztb_jax.errors import FormatError, UserError
 from ztb_jax.policies import transforms
 from ztb_jax.policies.policy import Policy
 from ztb_jax.runs import packing, policy_files
@@ -92,7 +92,15 @@ def load(path: str | Path, known: SavedPolicy | None = None) -> SavedPolicy:
     if known is not None and all(header.get(name) == known.header.get(name) for name in MADE_FROM):
         policy, env = known.policy, known.env
     else:
-        policy, env = _made_from(header)
+        try:
+            policy, env = _made_from(header)
+        except FormatError:
+            raise
+        except (UserError, AttributeError, TypeError, ValueError) as error:
+            cause = " ".join(str(error).split())
+            raise FormatError(
+                f"{path} does not say what makes its policy again ({cause}): train again"
+            ) from None
     if weights is None:
         return SavedPolicy(policy, env, {}, header)
     return SavedPolicy(policy, env, _params(path, policy, weights), header)

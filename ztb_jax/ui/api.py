@@ -57,7 +57,7 @@ def run_whole(request: Request, run_id: str) -> Response:
         {
             "summary": listing.summary(run),
             "metadata": reading.read_optional(run.metadata),
-            "config": reading.read_object(run.config),
+            "config": directory.read_object(run.config),
             "evaluation": reading.read_evaluation(run),
         }
     )
@@ -117,7 +117,7 @@ def frames(
     page = list(replays.read_frames(found.path, offset=offset, limit=limit + 1))
     has_more = len(page) > limit
     page = page[:limit]
-    return _finite_json(
+    return JSONResponse(
         {
             "run_id": run.id,
             "replay_id": replay_id,
@@ -126,16 +126,8 @@ def frames(
             "frames": page,
             "has_more": has_more,
             "next_offset": offset + len(page) if has_more else None,
-        },
-        found.path,
+        }
     )
-
-
-def _finite_json(value: Any, source: Path) -> Response:
-    try:
-        return JSONResponse(value)
-    except ValueError:
-        raise RunError(f"{source} is damaged (it holds numbers that JSON has not)") from None
 
 
 async def run_events(
@@ -168,7 +160,7 @@ def chosen_runs(root: Path, names: list[str]) -> list[directory.RunDirectory]:
         raise BadQueryError(f"give two to {MOST_RUNS} runs to compare, such as ?run=a&run=b")
     found = [reading.find_run(root, name) for name in unique]
     for run in found:
-        reading.read_object(run.config)
+        directory.read_object(run.config)
         reading.read_evaluation(run)
     return found
 

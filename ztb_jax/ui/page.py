@@ -1,7 +1,6 @@
 """The view of a replay and of a comparison, each as one HTML file that needs no server and no network."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
@@ -41,22 +40,17 @@ def replay_page(
       RunError: the replay is missing or damaged, or has no frame of that number.
     """
     found = reading.find_replay(run, entry["replay_id"])
-    frames = [
-        _drawn(frame, found.path) for frame in replays.read_frames(found.path, offset=first, limit=limit)
-    ]
+    frames = [_drawn(frame) for frame in replays.read_frames(found.path, offset=first, limit=limit)]
     if not frames:
         raise RunError(
             f"replay {entry['replay_id']} of {run.path} has no frame {first}: it has {entry['steps']}"
         )
-    config = reading.read_object(run.config)
+    config = directory.read_object(run.config)
     values = pages.replay_values(run, found.entry, config, first=first, num_shown=len(frames))
     return pages.templates().get_template("replay.html.j2").render(**values, frames=frames, alone=Alone())
 
 
-def _drawn(frame: dict[str, Any], path: Path) -> dict[str, Any]:
-    reading.check_finite(frame, path)
-    if not isinstance(frame, dict) or not isinstance(frame.get("render_state"), dict):
-        raise RunError(f"{path} is damaged (a line is no frame): restore it, or replay the run again")
+def _drawn(frame: dict[str, Any]) -> dict[str, Any]:
     state = {name: value for name, value in frame["render_state"].items() if name not in LEFT_OUT}
     return {name: value for name, value in frame.items() if name != "info"} | {"render_state": state}
 

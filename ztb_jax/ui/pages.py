@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ztb_jax.config import Config, flat
+from ztb_jax.errors import RunError
 from ztb_jax.runs import directory, listing
 from ztb_jax.ui import api, reading, words
 
@@ -122,19 +123,23 @@ def run_page(request: Request, run_id: str) -> Response:
     """All about one run."""
     run = reading.find_run(api.root_of(request), run_id)
     told = listing.summary(run)
-    settings = listing.flattened(reading.read_object(run.config))
+    settings = listing.flattened(directory.read_object(run.config))
     usual = {key: list(value) if isinstance(value, tuple) else value for key, value in flat(Config()).items()}
-    rows = reading.read_windows(run)
+    rows, metadata = reading.read_windows(run), reading.read_metadata(run)
+    try:
+        entries = reading.read_replays(run)
+    except RunError as error:  # as of a run that was renamed; all else of it can be shown
+        entries, metadata["troubles"] = [], [*(metadata["troubles"] or []), str(error)]
     return page(
         request,
         "run.html.j2",
         run=told,
         headline=words.headline(told),
-        metadata=reading.read_metadata(run),
+        metadata=metadata,
         evaluation=reading.read_evaluation(run) or {"notes": None, "strategies": None},
         num_windows=len(rows),
         failures=words.failures(rows),
-        replays=reading.read_replays(run),
+        replays=entries,
         checkpoints=reading.list_checkpoints(run),
         changed={key: value for key, value in settings.items() if value != usual.get(key)},
         settings=settings,
@@ -157,7 +162,7 @@ def replay_page(request: Request, run_id: str, replay_id: str) -> Response:
     """One replay, whose frames the page fetches as it needs them."""
     run = reading.find_run(api.root_of(request), run_id)
     found = reading.find_replay(run, replay_id)
-    config = reading.read_object(run.config)
+    config = directory.read_object(run.config)
     values = replay_values(run, found.entry, config, first=0, num_shown=found.entry["steps"])
     return page(request, "replay.html.j2", **values, frames=None)
 

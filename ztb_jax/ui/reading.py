@@ -4,7 +4,6 @@ Names come from outside: none leads out of the folder, nor a link inside it. Fil
 not as it should be is a `RunError`, never anything else.
 """
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -96,6 +95,13 @@ def find_run(root: Path, run_id: str) -> directory.RunDirectory:
 
 
 def _is_ours(run: directory.RunDirectory, root: Path) -> bool:
+    try:
+        return _leads_nowhere_else(run, root)
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+
+
+def _leads_nowhere_else(run: directory.RunDirectory, root: Path) -> bool:
     home = run.path.resolve()
     files = (run.config, run.metadata, run.seal, run.windows, run.replay_index, run.evaluation, run.report)
     named = directory.RUN_ID.fullmatch(run.path.name) is not None
@@ -110,38 +116,9 @@ def _may_lead_out(file: Path, run: directory.RunDirectory) -> bool:
     return file.is_symlink() or file.parent != run.path
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object of finite numbers.
-
-    Raises:
-      RunError: the file is missing or damaged.
-    """
-    found = directory.read_json(path)
-    if not isinstance(found, dict):
-        raise RunError(f"{path} is damaged (it holds no object): restore it, or train again")
-    check_finite(found, path)
-    return found
-
-
 def read_optional(path: Path) -> dict[str, Any] | None:
-    """As `read_object`; None where there is no such file."""
-    return read_object(path) if path.is_file() else None
-
-
-def check_finite(value: Any, path: Path) -> None:
-    """Refuse NaN, which Python reads where JSON has no such number, and no browser would read back.
-
-    Raises:
-      RunError: there is one in `value`, which is of the file `path`.
-    """
-    if isinstance(value, Mapping):
-        for each in value.values():
-            check_finite(each, path)
-    elif isinstance(value, list):
-        for each in value:
-            check_finite(each, path)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise RunError(f"{path} is damaged ({value} is no number of JSON): restore it, or train again")
+    """As `directory.read_object`; None where there is no such file."""
+    return directory.read_object(path) if path.is_file() else None
 
 
 def read_metadata(run: directory.RunDirectory) -> dict[str, Any]:
@@ -178,10 +155,7 @@ def read_windows(run: directory.RunDirectory) -> list[dict[str, Any]]:
     Raises:
       RunError: the file is damaged.
     """
-    rows = directory.read_windows(run.windows)
-    for row in rows:
-        check_finite(row, run.windows)
-    return rows
+    return directory.read_windows(run.windows)
 
 
 def curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[float | None]]:
@@ -204,26 +178,7 @@ def read_replays(run: directory.RunDirectory) -> list[dict[str, Any]]:
     Raises:
       RunError: it is damaged.
     """
-    try:
-        entries = replays.read_index(run)
-        check_finite(entries, run.replay_index)
-        whole = all(_is_entry(entry) for entry in entries)
-        known = dict.fromkeys(artifacts.ReplayEntry.__annotations__)
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{run.replay_index} is damaged ({error}): restore it") from None
-    if not whole:
-        raise RunError(f"{run.replay_index} is damaged (an entry is no replay): restore it")
-    return [known | entry for entry in reversed(entries)]
-
-
-def _is_entry(entry: Any) -> bool:
-    tags = entry["tags"]
-    return (
-        all(isinstance(entry[name], str) and "\0" not in entry[name] for name in ("replay_id", "replay_path"))
-        and all(isinstance(entry[name], int) for name in ("window_id", "steps"))
-        and isinstance(tags, list)
-        and all(isinstance(tag, str) for tag in tags)
-    )
+    return replays.read_index(run)[::-1]
 
 
 def find_replay(run: directory.RunDirectory, replay_id: str) -> Replay:
@@ -235,9 +190,10 @@ def find_replay(run: directory.RunDirectory, replay_id: str) -> Replay:
     """
     for entry in read_replays(run):
         if entry["replay_id"] == replay_id:
-            path = (run.path / entry["replay_path"]).resolve()
-            if path.is_relative_to(run.path.resolve()) and path.is_file():
-                return Replay(entry, path)
+            try:
+                return Replay(entry, replays.path_of(run, entry))
+            except RunError as error:
+                raise NotHereError(str(error)) from None
     raise NotHereError(f"run {run.id} has no replay {replay_id!r}")
 
 

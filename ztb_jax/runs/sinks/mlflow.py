@@ -32,7 +32,7 @@ def unknown(uri: str) -> str | None:
 
     try:
         MlflowClient(tracking_uri=uri)
-    except (MlflowException, ImportError) as error:
+    except (MlflowException, ImportError, OSError) as error:
         return " ".join(str(error).split(". ")[0].split())
     return None
 

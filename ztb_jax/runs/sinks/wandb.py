@@ -1,5 +1,6 @@
 """Weights & Biases: windows, policies and replays as artifacts, and the page's address for the metadata."""
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from ztb_jax.runs.sinks import rows
 from ztb_jax.runs.sinks.event import Event
 
 TAGS = ("m3", "windowed-training")
+LONGEST = 128  # characters of an artifact's name
 EXIT = {"completed": 0, "failed": 1, "cancelled": 130}  # as `ztb train` ends
 # Seconds; W&B's own hook at the end of the process waits for these too, and for minutes without them. What is
 # not uploaded in time stays on the disk for `wandb sync`.
@@ -30,6 +32,12 @@ def unreachable() -> str | None:
 def alias(tag: str) -> str:
     """A tag as an alias may be: other characters than letters, digits, `_`, `.` and `-` become `-`."""
     return re.sub(r"[^A-Za-z0-9_.-]", "-", tag)
+
+
+def _short(name: str) -> str:
+    """A name as long as W&B takes; the end of a longer one is its hash, so that no two become one."""
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 9]}-{digest}"
 
 
 class WandB:
@@ -102,6 +110,6 @@ class WandB:
     def _artifact(self, name: str, kind: str, path: Path, *, aliases: Sequence[str]) -> None:
         import wandb
 
-        artifact = wandb.Artifact(name, type=kind)
+        artifact = wandb.Artifact(_short(name), type=kind)
         artifact.add_file(str(path))
         self.wandb_run.log_artifact(artifact, aliases=list(dict.fromkeys(["latest", *aliases])))
