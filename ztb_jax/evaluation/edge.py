@@ -173,13 +173,14 @@ def capped(verdict: EdgeVerdict, evidence: Evidence, *, alpha: float = 0.05) -> 
 
 
 def _critical(alpha: float, trials: int) -> float:
+    critical = critical_value(alpha, trials)
     if trials != int(trials):
         raise ValueError(f"trials is {trials}: count everything ever scored on this slice, a whole number.")
-    return critical_value(alpha, trials)
+    return critical
 
 
 def _label(found: _Findings) -> Label:
-    if not found.degenerate and max(found.p_mean, found.p_alpha) <= found.level:
+    if max(found.p_mean, found.p_alpha) <= found.level:
         return "edge"
     return "no edge" if found.upper < WORTHWHILE else "inconclusive"
 
