@@ -15,6 +15,7 @@ NAMES = (
     "faults",
     "overhead",
     "gpu",
+    "edge",
     "pages",
     "screenshots",
 )

@@ -7,9 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ztb_jax.evaluation import metrics
+from ztb_jax.evaluation import metrics, trips
 
 YEAR = 252.0
+RATIOS_TO_NOTHING = {
+    "win_rate", "sortino", "calmar", "omega", "tail_ratio", "skewness", "kurtosis", "hit_rate", "fees_share",
+    "profit_factor", "expectancy", "average_win", "average_loss", "payoff",
+}  # fmt: skip
 RETURNS = st.lists(st.floats(-0.5, 0.5), min_size=2, max_size=40)
 
 
@@ -67,8 +71,8 @@ def test_flat_curve():
     summary = metrics.summarise(
         equity=equity, value=np.zeros(11), held=nothing, traded=nothing, costs=nothing, bars_per_year=YEAR
     )
-    assert summary.pop("win_rate") is None
-    assert set(summary.values()) == {0.0}
+    assert {name for name, number in summary.items() if number is None} == RATIOS_TO_NOTHING
+    assert {number for number in summary.values() if number is not None} == {0.0}
 
 
 def test_constant_growth_has_no_sharpe_ratio_and_annualises():
@@ -104,20 +108,20 @@ def test_round_trips_by_hand():
     held = np.array([0.0, 110.0, 0.0, -99.0])
     traded = np.array([100.0, -110.0, -110.0, 209.0 - 11.0])
     costs = np.array([1.0, 1.1, 1.1, 1.98])
-    np.testing.assert_allclose(metrics.round_trips(held, traded, costs), [10 - 2.1, 11 - 1.1 - 0.99])
-    assert metrics.win_rate(held, traded, costs) == 1.0
-    assert metrics.win_rate(held, traded, 10.0 * costs) == 0.0
+    np.testing.assert_allclose(trips.round_trips(held, traded, costs), [10 - 2.1, 11 - 1.1 - 0.99])
+    assert trips.win_rate(trips.round_trips(held, traded, costs)) == 1.0
+    assert trips.win_rate(trips.round_trips(held, traded, 10.0 * costs)) == 0.0
 
 
 def test_resizing_stays_in_the_round_trip():
     held, traded = np.array([0.0, 2.0, 6.0]), np.array([1.0, 1.0, -6.0])
-    np.testing.assert_allclose(metrics.round_trips(held, traded, np.full(3, 0.1)), [4.0 - 0.3])
+    np.testing.assert_allclose(trips.round_trips(held, traded, np.full(3, 0.1)), [4.0 - 0.3])
 
 
 def test_rounding_of_a_close_is_a_close():
     for rounding in (-6e-8, 0.0, 6e-8):
         traded = np.array([1.0, -1.1 * (1.0 + rounding), 2.0])
-        assert metrics.round_trips(np.array([0.0, 1.1, 0.0]), traded, np.zeros(3)).size == 1
+        assert trips.round_trips(np.array([0.0, 1.1, 0.0]), traded, np.zeros(3)).size == 1
 
 
 @settings(max_examples=50, deadline=None)
@@ -128,7 +132,7 @@ def test_round_trips_close_the_account(seed):
     levels = generator.choice([-1.0, 0.0, 0.5, 1.0], 30)
     levels[-1] = 0.0
     record = account(levels, generator.normal(0, 0.01, 30), generator.normal(0, 0.02, 30))
-    profits = metrics.round_trips(record["held"], record["traded"], record["costs"])
+    profits = trips.round_trips(record["held"], record["traded"], record["costs"])
     assert profits.sum() == pytest.approx(record["equity"][-1] - 1.0, abs=1e-12)
     positions = np.sign(np.concatenate([[0.0], levels]))
     assert profits.size == np.sum((positions[:-1] != 0) & (positions[1:] != positions[:-1]))
@@ -143,6 +147,8 @@ def test_summary_of_an_account():
     assert summary["fees_paid"] == pytest.approx(record["costs"].sum() / 50.0)
     assert summary["total_return"] == pytest.approx(record["equity"][-1] / 50.0 - 1.0)
     assert summary["ruined"] == 0.0
+    assert record["equity"][-1] + record["costs"].sum() < 50.0
+    assert summary.pop("fees_share") is None
     assert all(type(number) is float for number in summary.values())
     assert metrics.summarise(**record, bars_per_year=YEAR, ruined=True)["ruined"] == 1.0
 
@@ -164,9 +170,10 @@ def test_undefined_is_none():
     summary = metrics.summarise(
         equity=equity, value=equity, held=one, traded=one, costs=one, bars_per_year=6000
     )
-    assert [name for name, number in summary.items() if number is None] == [
-        "annual_return", "volatility", "sharpe", "win_rate",
-    ]  # fmt: skip
+    assert {name for name, number in summary.items() if number is None} == {
+        "annual_return", "volatility", "sharpe", "win_rate", "sortino", "calmar", "omega", "skewness",
+        "kurtosis", "profit_factor", "expectancy", "average_win", "average_loss", "payoff",
+    }  # fmt: skip
     none = np.zeros(0)
     empty = metrics.summarise(
         equity=np.ones(1), value=np.zeros(1), held=none, traded=none, costs=none, bars_per_year=YEAR
@@ -206,4 +213,4 @@ def test_other_refusals():
     with pytest.raises(ValueError, match="returns has 1 values"):
         metrics.sharpe(np.array([0.1, np.nan]), YEAR)
     with pytest.raises(ValueError, match="align"):
-        metrics.round_trips(np.zeros(2), np.zeros(3), np.zeros(3))
+        trips.round_trips(np.zeros(2), np.zeros(3), np.zeros(3))

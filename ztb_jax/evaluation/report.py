@@ -186,6 +186,15 @@ def _decimal(number: float) -> str:
     return f"{number:z,.2f}".replace("-", "−")
 
 
+def _fine_percent(number: float) -> str:
+    """Of what happens in one bar, where a tenth of a percent is much."""
+    return f"{100.0 * number:z,.2f}\N{NBSP}%".replace("-", "−")
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
 COLUMNS = {
     "policy": ("Policy", ""),
     "buy_and_hold": ("Buy-and-hold", ""),
@@ -198,12 +207,17 @@ METRICS = {
     "annual_return": ("Annual return", _growth),
     "volatility": ("Volatility, annual", _percent),
     "sharpe": ("Sharpe ratio, annual", _decimal),
+    "sortino": ("Sortino ratio, annual", _decimal),
     "max_drawdown": ("Maximum drawdown", _percent),
+    "calmar": ("Calmar ratio", _decimal),
+    "longest_under_water": ("Longest time under water, bars", _count),
+    "cvar": ("Mean loss of the worst 5 % of bars", _fine_percent),
     "exposure": ("Average exposure", _percent),
     "net_exposure": ("Average net exposure", _signed),
     "turnover": ("Turnover a year, × equity", _decimal),
-    "num_trades": ("Trades", lambda number: f"{number:,.0f}"),
+    "num_trades": ("Trades", _count),
     "win_rate": ("Winning round trips", _percent),
+    "profit_factor": ("Profit factor of round trips", _decimal),
     "fees_paid": ("Costs paid, of starting equity", _percent),
 }
 

@@ -11,7 +11,10 @@ from typing import Any
 from ztb_jax.verdicts import HEALTHY, VERDICTS
 
 UNKNOWN = "–"
-PERCENTAGES = ("return", "volatility", "drawdown", "win_rate", "exposure", "fees_paid", "survival")
+PERCENTAGES = (
+    "return", "volatility", "drawdown", "win_rate", "exposure", "fees_paid", "survival", "value_at_risk",
+    "cvar", "hit_rate", "time_in_market", "fees_share", "expectancy", "average_win", "average_loss",
+)  # fmt: skip
 
 
 def _number(value: Any) -> float | None:
