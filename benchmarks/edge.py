@@ -20,7 +20,7 @@ YEAR, BARS, SIGMA = 252.0, 2520, 0.01
 HISTORIES = 2_000  # of each market
 FAR = 15_000  # where a false edge must be rare
 TRIALS = 10
-# What is promised, less three sampling errors of 2,000 histories: no false edge in 95 %, and a Sharpe ratio of
+# What is promised, less three sampling errors of 2,000 histories: no false edge in 95 %, a Sharpe ratio of
 # 2 found in 90 %.
 BAR = 0.95 - 3 * 0.005
 FOUND = 0.90 - 3 * 0.0067
