@@ -333,7 +333,11 @@ def _requirements() -> dict[str, str]:
     """By name, what an import would find: the first on the path; not what an install left half removed."""
     found: dict[str, str] = {}
     for each in distributions():
-        if name := each.metadata["Name"]:
+        try:
+            name = each.metadata["Name"]
+        except FileNotFoundError:  # as the backport of importlib.metadata says it, where that is installed
+            continue
+        if name:
             found.setdefault(name.lower(), each.version)
     return found
 
