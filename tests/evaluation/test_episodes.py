@@ -218,3 +218,13 @@ def test_info_can_be_left_out_and_every_reason_has_a_name():
         if name in {"STOP", "TARGET", "TRAIL", "LIQUIDATION"}
     }
     assert set(REASONS) == values
+
+
+def test_an_account_that_is_closed_in_the_last_bar_did_not_survive():
+    _, _, played = stopped_out()
+    episode = one(played)
+    ends = np.zeros(len(episode.terminated), bool)
+    ends[-1] = True
+    told = summary_of(episode._replace(terminated=ends))
+    assert told.survival == 1.0 - 1.0 / len(ends)
+    assert told.steps == len(ends)

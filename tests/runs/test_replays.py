@@ -212,3 +212,34 @@ def test_an_entry_is_found_by_its_id_or_as_the_best(tmp_path):
     assert replays.entry_of(run, "12")["replay_id"] == "x-12"
     with pytest.raises(RunError, match="2 replays of 'x'"):
         replays.entry_of(run, "x")
+
+
+def test_a_cut_is_told_wherever_one_begins_to_read(path):
+    replays.write_frames(path, map(frame, range(3000)))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for offset in (2100, 2600, 2999):
+        with pytest.raises(RunError, match="damaged"):
+            list(replays.read_frames(path, offset=offset))
+
+
+def test_a_block_that_lies_about_its_frames_is_told(path):
+    replays.write_frames(path, map(frame, range(3000)))
+    whole = bytearray(path.read_bytes())
+    whole[20:24] = (100).to_bytes(4, "little")  # of 512
+    path.write_bytes(whole)
+    assert indices(path, limit=3) == [0, 1, 2]
+    with pytest.raises(RunError, match="frame 1012 stands where frame 600 should"):
+        list(replays.read_frames(path, offset=600, limit=1))
+
+
+def test_a_file_outside_the_run_is_no_replay_of_it(tmp_path):
+    run = directory.RunDirectory(tmp_path / "run")
+    run.replays.mkdir(parents=True)
+    inside = run.replays / "mine.jsonl.gz"
+    inside.write_bytes(b"")
+    assert replays.path_of(run, {"replay_path": "replays/mine.jsonl.gz"}) == inside
+    (tmp_path / "other").write_bytes(b"")
+    (run.replays / "link").symlink_to(tmp_path / "other")
+    for name in ("../other", str(tmp_path / "other"), "replays/link", "replays/none", "a\0b"):
+        with pytest.raises(RunError, match="of its own"):
+            replays.path_of(run, {"replay_path": name})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ztb_jax.runs.sinks.wandb import alias
+from ztb_jax.runs.sinks.wandb import _short, alias
 
 ROOT = Path(__file__).resolve().parents[2]
 HOMES = ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "HOME", "NETRC")
@@ -157,3 +157,10 @@ check_sinks(Settings(wandb="online"))
     assert "ConfigError: sinks.wandb online cannot be used (" in told
     assert cause in told
     assert "): run `wandb login`, or set WANDB_API_KEY, or take --sinks.wandb offline" in told
+
+
+def test_an_artifact_of_a_long_name_keeps_a_name_of_its_own():
+    names = {_short(f"replay-{'r' * 120}-{window:06d}") for window in range(20)}
+    assert len(names) == 20
+    assert {len(name) for name in names} == {128}
+    assert _short("model-r") == "model-r"

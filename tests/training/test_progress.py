@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from ztb_jax.runs import directory
 from ztb_jax.training import progress
 
 
@@ -67,3 +68,12 @@ def test_ci_is_told_phases_alone(told, monkeypatch):
         reporter.phase("evaluate", "test slice")
     assert [line.split()[0] for line in lines()] == ["train", "evaluate"]
     assert reporter.metadata["eta_seconds"] == 0.095
+
+
+def test_a_sink_may_tell_addresses_and_nothing_else(tmp_path):
+    reporter = progress.Reporter(stream=io.StringIO())
+    reporter.attach(directory.RunDirectory(tmp_path), status="running")
+    reporter.learn({"wandb_run_url": "https://w", "status": "completed", "x": object()})
+    told = directory.read_json(tmp_path / "run_metadata.json")
+    assert (told["wandb_run_url"], told["status"]) == ("https://w", "running")
+    assert told["troubles"] == ["a sink told status, x, which no run has: left out"]
