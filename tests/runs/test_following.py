@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -166,7 +165,6 @@ def test_who_stops_following_leaves_the_run_alone(run):
         process = command(run)
         assert process.stdout is not None
         process.stdout.readline()
-        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130

@@ -1,5 +1,6 @@
 """Sinks in their threads: nothing of theirs delays a run or ends it."""
 
+import queue
 import subprocess
 import sys
 import threading
@@ -78,21 +79,20 @@ def test_facts_are_those_of_the_moment(run, report, learnt):
 
 @pytest.mark.parametrize("error", [ValueError("no\nspace"), SystemExit(1)])
 def test_a_sink_that_fails_is_reported_once_and_told_nothing_more(run, report, learnt, error):
-    calls, others = [], []
+    calls, others = [], queue.SimpleQueue()
 
     def broken(event):
         calls.append(event)
         raise error
 
-    with Sinks({"wandb": broken, "other": others.append}, report=report, learnt=learnt, bound=9) as sinks:
+    with Sinks({"wandb": broken, "other": others.put}, report=report, learnt=learnt, bound=9) as sinks:
         sinks.tell(window(run, 0))
         assert report.some.wait(10.0)
         for number in range(1, 20):
-            while len(others) < number:
-                time.sleep(0.001)
+            others.get(timeout=10.0)  # of the one before: nobody loses what waits no longer
             sinks.tell(window(run, number))
     assert len(calls) == 1
-    assert len(others) == 20
+    assert others.qsize() == 1
     (told,) = report
     cause = " ".join(f"{type(error).__name__}: {error}".split())
     for part in ("wandb", "'window'", "1,024 steps", cause, "change sinks.wandb"):
@@ -139,16 +139,16 @@ def test_a_sink_that_hangs_is_given_up_once_for_all(run, report, learnt):
 
 
 def test_a_sink_that_is_too_slow_loses_what_is_frequent_and_nothing_else(run, report, learnt):
-    go, seen = threading.Event(), []
+    begun_with, go, seen = threading.Event(), threading.Event(), []
 
     def stuck(event):
+        begun_with.set()
         go.wait(10.0)
         seen.append(event.kind)
 
     with Sinks({"slow": stuck}, report=report, learnt=learnt, bound=3) as sinks:
         sinks.tell(begun(run))
-        while sinks._channels[0].queue.qsize():
-            time.sleep(0.001)
+        assert begun_with.wait(10.0)
         for event in lines(run, 10):
             sinks.tell(event)
         sinks.tell(Event("ended", run, 0, {}))

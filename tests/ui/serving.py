@@ -27,7 +27,8 @@ def serving(root: Path) -> Iterator[str]:
         served = server.make_server(root, host="127.0.0.1")
         thread = threading.Thread(target=served.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
-        while not served.started:
+        while not served.started:  # uvicorn has no event for it
+            assert thread.is_alive()
             time.sleep(0.01)
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
         served.should_exit = True

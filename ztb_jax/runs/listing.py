@@ -46,7 +46,7 @@ def list_runs(
     """
     root = Path(root).expanduser()
     if not root.is_dir():
-        raise RunError(f"{root} is no directory: give the folder of runs with --root, as run.root says")
+        raise RunError(f"{root} is no directory: give the folder of runs with --root")
     runs = [summary(directory.RunDirectory(path)) for path in root.iterdir() if _is_run(path)]
     return in_order(runs, status=status, sort=sort)
 

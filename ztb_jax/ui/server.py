@@ -63,7 +63,7 @@ def serve(root: Path, *, host: str, port: int, open_browser: bool) -> None:
       RunError: there is no such folder, or nothing can listen there.
     """
     if not root.is_dir():
-        raise RunError(f"{root} is no directory: give the folder of runs with --root, as run.root says")
+        raise RunError(f"{root} is no directory: give the folder of runs with --root")
     with listen(host, port) as bound:
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{bound.getsockname()[1]}/"
