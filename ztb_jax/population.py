@@ -86,10 +86,10 @@ def hyper_of(state: Any) -> Any:
     raise ValueError(f"a state of type {type(state).__name__} has no `hyper` that members could differ in")
 
 
-def _with_hyper(state: Any, hyper: Any) -> Any:
+def with_hyper(state: Any, hyper: Any) -> Any:
     if hasattr(state, "hyper"):
         return state.replace(hyper=hyper)
-    return state.replace(learner=_with_hyper(state.learner, hyper))
+    return state.replace(learner=with_hyper(state.learner, hyper))
 
 
 def _begin(learner: Learner, vary: Vary, size: int, drawn: tuple[jax.Array, jax.Array], data: Any) -> Any:
@@ -110,7 +110,7 @@ def _begin(learner: Learner, vary: Vary, size: int, drawn: tuple[jax.Array, jax.
     hyper = hyper_of(state)
     _check_values(hyper, values, size)
     mine = {name: value[members] for name, value in values.items()}
-    return _with_hyper(state, hyper.replace(**mine))
+    return with_hyper(state, hyper.replace(**mine))
 
 
 def _check_values(hyper: Any, values: Mapping[str, Any], size: int) -> None:
@@ -256,7 +256,7 @@ def _perturbed(key: jax.Array, population: Any, moved: jax.Array, factors: Any, 
         factor = jnp.where(jax.random.bernoulli(name_key, shape=moved.shape), *map(jnp.float32, factors))
         new = 1.0 - jnp.minimum((1.0 - value) * factor, 1.0) if name in DECAYS else value * factor
         hyper = hyper.replace(**{name: jnp.where(moved, new, value)})
-    return _with_hyper(population, hyper)
+    return with_hyper(population, hyper)
 
 
 class Plan(NamedTuple):

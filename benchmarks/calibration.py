@@ -1,0 +1,203 @@
+"""How often the verdict errs when policies are really trained: the whole pipeline on markets whose truth is known.
+
+Every market is cut into train, validation and test slices as a run's is, `SEEDS` policies are trained on it
+by PPO, each keeps the window that validation chose, and each is judged on 2,520 untouched bars. At M = 1 the
+first policy stands for the market; at M = 10 the market counts as a false edge if any of the ten is called
+one. The same rule on the slice that the policies were trained on is shown beside it.
+
+No policy can have an edge on four of the markets: independent normal returns, GARCH with Student's t
+innovations, a drift of a Sharpe ratio of 0.6 a year that holding earns, too, and an AR(1) whose predictable
+part is far smaller than what a trade costs. On the last one, AR(1) with slope 0.175, following the last
+return's sign has a Sharpe ratio of about 2.2 before costs. All cost 1 bp a side but the fourth, 40 bp.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from benchmarks.harness import Row, finish
+from ztb_jax import build, schedule
+from ztb_jax.config import Config, resolve
+from ztb_jax.data import synthetic
+from ztb_jax.evaluation.backtest import make_path_backtest, make_policy_backtest
+from ztb_jax.evaluation.edge import judge_edge
+from ztb_jax.features import recipe
+from ztb_jax.trials import Trials, compile_trials
+
+SIGMA, YEAR = 0.01, 261.0
+TEST_BARS = 2520
+SEEDS = 10
+SETTINGS: Mapping[str, Any] = {
+    "features.recipe": "returns",
+    "features.lookback": 8,
+    "data.embargo_bars": 8,
+    "env.half_spread": 0.0,
+    "env.slippage": 0.0,
+    "policy.width": 32,
+    "ppo.num_accounts": 256,
+    "ppo.num_minibatches": 8,
+    "ppo.learning_rate": 1e-3,
+    "ppo.gamma": 0.9,
+    "ppo.lam": 0.8,
+    "run.window_updates": 4,
+    "run.total_env_steps": 262_144,
+}
+
+
+class Kind(NamedTuple):
+    """A family of markets.
+
+    Attributes:
+      returns: (rng, bars) -> [bars] simple returns.
+      cost: one-way, of the notional.
+      edge: whether there is any to find.
+    """
+
+    returns: Callable[[np.random.Generator, int], np.ndarray]
+    cost: float
+    edge: bool = False
+
+
+def _normal(rng: np.random.Generator, bars: int) -> np.ndarray:
+    return SIGMA * rng.standard_normal(bars)
+
+
+def _garch(rng: np.random.Generator, bars: int) -> np.ndarray:
+    """GARCH(1, 1) with 0.08 and 0.9, Student's t of 5 degrees of freedom, no drift."""
+    noise = rng.standard_t(5, bars) / np.sqrt(5.0 / 3.0)
+    moves, variance = np.empty(bars), SIGMA**2
+    for bar in range(bars):
+        moves[bar] = np.sqrt(variance) * noise[bar]
+        variance = 0.02 * SIGMA**2 + 0.08 * moves[bar] ** 2 + 0.9 * variance
+    return np.maximum(moves, -0.5)
+
+
+def _drifting(rng: np.random.Generator, bars: int) -> np.ndarray:
+    return _normal(rng, bars) + 0.6 * SIGMA / np.sqrt(YEAR)
+
+
+def _autocorrelated(slope: float) -> Callable[[np.random.Generator, int], np.ndarray]:
+    def returns(rng: np.random.Generator, bars: int) -> np.ndarray:
+        moves, last = SIGMA * np.sqrt(1.0 - slope**2) * rng.standard_normal(bars), 0.0
+        for bar in range(bars):
+            last = moves[bar] = slope * last + moves[bar]
+        return moves
+
+    return returns
+
+
+KINDS: Mapping[str, Kind] = {
+    "normal": Kind(_normal, 1e-4),
+    "GARCH-t": Kind(_garch, 1e-4),
+    "drift": Kind(_drifting, 1e-4),
+    "costs": Kind(_autocorrelated(0.1), 4e-3),
+    "AR(1)": Kind(_autocorrelated(0.175), 1e-4, edge=True),
+}
+
+
+class Judged(NamedTuple):
+    """Labels of a kind's markets. Axes: D markets, S seeds.
+
+    Attributes:
+      single: [D, S] at M = 1, on the test slice.
+      many: [D, S] at M = `SEEDS`.
+      seen: [D, S] at M = 1, on the train slice.
+      sharpe: [D, S] net, a year's, on the test slice.
+      seconds: that it took.
+      env_steps: that were trained.
+    """
+
+    single: np.ndarray
+    many: np.ndarray
+    seen: np.ndarray
+    sharpe: np.ndarray
+    seconds: float
+    env_steps: int
+
+
+def calibrate(kind: Kind, *, markets: int, seeds: int, first: int = 0, **settings: Any) -> Judged:
+    """Draw, train and judge.
+
+    Args:
+      kind: of market.
+      markets: D, with the seeds `first` and on.
+      seeds: S, policies trained on each.
+      first: seed of the first market.
+      **settings: over `SETTINGS`, with `__` for the dot.
+    """
+    started = time.perf_counter()
+    flags = dict(SETTINGS) | {"env.fee_rate": kind.cost}
+    config = resolve(environ={}, flags=flags | {k.replace("__", "."): v for k, v in settings.items()})
+    prepared = [_prepared(config, kind, first + number) for number in range(markets)]
+    slices = {name: _stacked([each.slices[name] for each in prepared]) for name in ("train", "validation", "test")}
+    env = build.make_environment(config)
+    backtest = make_policy_backtest(build.make_network(config, num_features=prepared[0].num_features), env)
+    program = compile_trials(
+        build.make_learner(config, num_features=prepared[0].num_features),
+        slices["train"],
+        trials=markets * seeds,
+        num_windows=schedule.num_windows(config),
+        window_updates=config.run.window_updates,
+        backtest=backtest,
+        validation=slices["validation"],
+    )
+    market = np.repeat(np.arange(markets), seeds)
+    wanted = Trials(market, np.tile(np.arange(seeds), markets) + 1000 * (first + market))
+    labels: dict[str, list[str]] = {"single": [], "many": [], "seen": []}
+    ratios = []
+    play = {name: _player(backtest, data) for name, data in slices.items()}
+    hold = {name: _holding(env, data) for name, data in slices.items()}
+    for number in range(program.num_chunks):
+        trained = program.run(wanted, number)
+        assert trained is not None
+        of = market[trained.trials]
+        for returns, held in zip(play["test"](trained.params, of), hold["test"][of], strict=True):
+            for name, trials in (("single", 1), ("many", SEEDS)):
+                verdict = judge_edge(returns, held, trials=trials, bars_per_year=YEAR)
+                labels[name].append(verdict.label)
+            ratios.append(verdict.sharpe or 0.0)
+        for returns, held in zip(play["train"](trained.params, of), hold["train"][of], strict=True):
+            labels["seen"].append(judge_edge(returns, held, trials=1, bars_per_year=YEAR).label)
+    shape = (markets, seeds)
+    steps = markets * seeds * schedule.target_env_steps(config)
+    judged = (np.array(labels[name]).reshape(shape) for name in ("single", "many", "seen"))
+    return Judged(*judged, np.array(ratios).reshape(shape), time.perf_counter() - started, steps)
+
+
+def _prepared(config: Config, kind: Kind, seed: int) -> build.Prepared:
+    """A market of which exactly `TEST_BARS` are judged."""
+    lookback, embargo = config.features.lookback, config.data.embargo_bars
+    bars = round((TEST_BARS + 1) / config.data.test) + 2 * embargo + lookback
+    returns = kind.returns(np.random.default_rng([seed, 0]), bars)
+    frame = synthetic.from_returns(seed, returns, timeframe="1d")
+    # 261 bars a year, as on weekdays.
+    frame.index = pd.bdate_range("2000-01-03", periods=bars, unit="us")
+    prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
+    assert prepared.slices["test"].num_steps == TEST_BARS, prepared.slices["test"].num_steps
+    return prepared
+
+
+def _stacked(datas: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *datas)
+
+
+def _player(backtest: Callable[[Any, Any], Any], data: Any) -> Callable[[Any, np.ndarray], np.ndarray]:
+    """(params [n, ...], markets [n]) -> [n, T] net returns."""
+    play = jax.jit(jax.vmap(lambda params, one: backtest(params, one).gain))
+    return lambda params, of: np.asarray(
+        play(params, jax.tree.map(lambda leaf: leaf[of], data)), np.float64
+    )
+
+
+def _holding(env: Any, data: Any) -> np.ndarray:
+    """[D, T] net returns of buy-and-hold."""
+    play = make_path_backtest(env)
+    path = jnp.ones(data.features.shape[1] - data.lookback, jnp.float32)
+    return np.asarray(jax.vmap(lambda one: play(path, one.env_params).gain)(data), np.float64)

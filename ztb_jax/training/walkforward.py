@@ -1,0 +1,287 @@
+"""`python -m ztb_jax.training.walkforward`: train on the past, judge on what came next, again and again."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from ztb_jax import build, devices, schedule, space
+from ztb_jax.config import Config, as_dict
+from ztb_jax.data import folds
+from ztb_jax.data.frame import bars_per_year, content_hash
+from ztb_jax.errors import ConfigError
+from ztb_jax.evaluation import compare, overfitting, pooling, resampling
+from ztb_jax.features import recipe
+from ztb_jax.runs import directory, studies
+from ztb_jax.slices import first_playable
+from ztb_jax.training import evaluate, metadata
+from ztb_jax.training.interrupt import StopRequest
+from ztb_jax.training.progress import Reporter
+from ztb_jax.training.study import (
+    Finished,
+    Study,
+    check_data,
+    check_settings,
+    config_of,
+    configurations,
+    train_study,
+)
+
+KIND = "walkforward"
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheme:
+    """How bars are cut into folds, and what is trained on each.
+
+    Attributes:
+      scheme: anchored trains on everything before a test, rolling on the newest train_bars of it,
+        combinatorial on all but some of the groups of bars and what is near them.
+      folds: of walking forward.
+      train_bars: of a training part; None is what the tests leave.
+      test_bars: of a test; None divides what follows the first training part.
+      groups: of bars, combinatorial.
+      held_out: groups of a test, combinatorial.
+      purge: bars that labels reach forward; the environment's reach none beyond a window.
+      validation: share of the training part that chooses the window and the configuration.
+      seeds: trainings of every fold and configuration, with the seeds `config.seed` and on.
+      vary: texts of `ztb_jax.space.parse_axes`; every combination is a configuration.
+    """
+
+    scheme: str = "anchored"
+    folds: int = 8
+    train_bars: int | None = None
+    test_bars: int | None = None
+    groups: int = 6
+    held_out: int = 2
+    purge: int = 0
+    validation: float = 0.2
+    seeds: int = 4
+    vary: tuple[str, ...] = ()
+
+
+class Outcome(NamedTuple):
+    """How a study ended.
+
+    Attributes:
+      store: its directory.
+      result: what result.json holds; None where it was stopped before the end.
+    """
+
+    store: studies.StudyDirectory
+    result: dict[str, Any] | None
+
+
+def walk_forward(
+    config: Config, scheme: Scheme, reporter: Reporter, stop: StopRequest, *, study_id: str | None = None
+) -> Outcome:
+    """Train every fold, configuration and seed, and judge what they did on the bars after.
+
+    Raises:
+      UserError: settings, data or the directory cannot be used; nothing was trained.
+      JobError: the disk, the memory or the device gave out.
+    """
+    device = devices.choose(config.run.device)
+    with jax.default_device(device):
+        study = planned(config, scheme, reporter)
+        store = studies.create(config.run.root, study_id, KIND)
+        told = {
+            "kind": KIND,
+            "config": as_dict(config),
+            "scheme": dataclasses.asdict(scheme),
+            "data": content_hash(study.frame),
+            "trials": study.num_trials,
+            "environment": metadata.environment_facts(device),
+            "members": {},
+            "started_at": directory.timestamp(),
+        }
+        studies.write_study(store, told)
+        return _carried_out(study, config, scheme, store, reporter, stop, device=device)
+
+
+def go_on(store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest) -> Outcome:
+    """What `walk_forward` does, for a study that was stopped.
+
+    Raises:
+      RunError: the data are not those it began with, or what it knows of itself is damaged.
+    """
+    config, told = config_of(store, KIND)
+    scheme = Scheme(**{name: tuple(v) if isinstance(v, list) else v for name, v in told["scheme"].items()})
+    device = devices.choose(config.run.device)
+    with jax.default_device(device):
+        study = planned(config, scheme, reporter)
+        check_data(study.frame, config, told, store)
+        return _carried_out(study, config, scheme, store, reporter, stop, device=device)
+
+
+def planned(config: Config, scheme: Scheme, reporter: Reporter) -> Study:
+    """The study that `scheme` makes of a configuration and its market.
+
+    Raises:
+      UserError: with what is wrong.
+    """
+    points = space.grid(space.parse_axes(scheme.vary))
+    findings = check_settings(config, seeds=scheme.seeds)
+    if len(points) > 1 and not scheme.validation:
+        findings.append("--validation is 0: without it nothing can choose among configurations")
+    if findings:
+        raise ConfigError(findings)
+    configs = configurations(config, points)
+    reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
+    frame = evaluate.load_frame(config)
+    reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
+    features = recipe.compute(config.features.recipe, frame)
+    first = max(first_playable(each, features) for each in configs)
+    study = Study(
+        configs=configs,
+        folds=tuple(map(_open_ended(len(frame)), _folds(config, scheme, len(frame), first))),
+        seeds=tuple(range(config.seed, config.seed + scheme.seeds)),
+        frame=frame,
+        features=features,
+        bars_per_year=bars_per_year(pd.DatetimeIndex(frame.index)),
+    )
+    return study
+
+
+def _folds(config: Config, scheme: Scheme, num_bars: int, first: int) -> tuple[folds.Fold, ...]:
+    shared = {
+        "first": first,
+        "embargo": config.data.embargo_bars,
+        "purge": scheme.purge,
+        "validation": scheme.validation,
+    }
+    if scheme.scheme == "combinatorial":
+        return folds.combinatorial_purged(num_bars, groups=scheme.groups, held_out=scheme.held_out, **shared)
+    return folds.walk_forward(
+        num_bars,
+        folds=scheme.folds,
+        train_bars=scheme.train_bars,
+        test_bars=scheme.test_bars,
+        anchored=scheme.scheme == "anchored",
+        **shared,
+    )
+
+
+def _open_ended(num_bars: int):
+    """A test range takes in the bar after it, where its last decision is filled: tests then leave no gap."""
+
+    def opened(fold: folds.Fold) -> folds.Fold:
+        return fold._replace(test=tuple((start, min(stop + 1, num_bars)) for start, stop in fold.test))
+
+    return opened
+
+
+def _carried_out(
+    study: Study,
+    config: Config,
+    scheme: Scheme,
+    store: studies.StudyDirectory,
+    reporter: Reporter,
+    stop: StopRequest,
+    *,
+    device: devices.Handle,
+) -> Outcome:
+    with directory.locked(store):
+        reporter.say(f"{'study':<11}{store.path}")
+        configs, count, seeds = study.shape
+        steps = f"{schedule.target_env_steps(config):,} environment steps"
+        reporter.phase(
+            "train", f"{study.num_trials:,} trainings of {steps}: {count} folds x {configs} configurations x {seeds} seeds"
+        )
+        finished = train_study(study, store, reporter, stop, device=device)
+        if finished is None:
+            return Outcome(store, None)
+        reporter.phase("evaluate", "out of sample, net of costs, beside the baselines")
+        result = judged(study, config, scheme, finished)
+        directory.write_json(store.result, result)
+    return Outcome(store, result)
+
+
+class _Tests(NamedTuple):
+    """Where the tests of folds lie. Axes: G stretches that follow one another, P paths through them.
+
+    Attributes:
+      ranges: [G] in bars.
+      paths: [P, G] the fold that tests each stretch in each path.
+      place: [P, G] the position of that stretch among the fold's tests.
+    """
+
+    ranges: list[folds.Range]
+    paths: np.ndarray
+    place: np.ndarray
+
+
+def _tests_of(study: Study, scheme: Scheme) -> _Tests:
+    ranges = sorted({test for fold in study.folds for test in fold.test})
+    if scheme.scheme == "combinatorial":
+        paths = folds.paths(scheme.groups, scheme.held_out)
+    else:
+        paths = np.arange(len(study.folds))[None]
+    place = np.array(
+        [[study.folds[fold].test.index(ranges[group]) for group, fold in enumerate(path)] for path in paths]
+    )
+    return _Tests(ranges, paths, place)
+
+
+class _Histories:
+    """Returns of all trials, strung together along the tests."""
+
+    def __init__(self, study: Study, tests: _Tests, finished: Finished):
+        self.study, self.tests, self.finished = study, tests, finished
+
+    def stretch(self, config: int, path: int, group: int, seed: int) -> np.ndarray:
+        """[T of the stretch] returns of one trial."""
+        _, count, seeds = self.study.shape
+        fold = int(self.tests.paths[path, group])
+        start, stop = self.tests.ranges[group]
+        trial = (config * count + fold) * seeds + seed
+        returns = self.finished.arrays[trial][f"returns_{self.tests.place[path, group]}"]
+        return returns[: stop - start - 1].astype(np.float64)
+
+    def along(self, config_of: np.ndarray, *, paths: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
+        """[T] returns of equal capital, in every stretch, on each of these paths and seeds.
+
+        Args:
+          config_of: [F] the configuration that each fold is played with.
+          paths: numbers of them.
+          seeds: positions of them.
+        """
+        return np.concatenate(
+            [
+                pooling.pooled(
+                    np.stack(
+                        [
+                            self.stretch(int(config_of[self.tests.paths[path, group]]), path, group, seed)
+                            for path in paths
+                            for seed in seeds
+                        ]
+                    )
+                )
+                for group in range(len(self.tests.ranges))
+            ]
+        )
+
+
+def judged(study: Study, config: Config, scheme: Scheme, finished: Finished) -> dict[str, Any]:
+    """What result.json holds, but for the verdict."""
+    configs, count, seeds = study.shape
+    tests = _tests_of(study, scheme)
+    histories = _Histories(study, tests, finished)
+    paths, every_seed = range(len(tests.paths)), range(seeds)
+    scores = np.array([row["validation_log_growth"] for row in finished.rows], np.float64)
+    validation = scores.reshape(study.shape)
+    chosen = pooling.chosen_configs(validation)
+    points = space.grid(space.parse_axes(scheme.vary))
+    returns = {
+        "strategy": histories.along(chosen, paths=paths, seeds=every_seed),
+        "seeds": [histories.along(chosen, paths=paths, seeds=[seed]) for seed in every_seed],
+        "paths": [histories.along(chosen, paths=[path], seeds=every_seed) for path in paths],
+        "configs": [
+            histories.along(np.full(count, number), paths=paths, seeds=every_seed) for number in range(configs)
+        ],
+    }
+    return returns
