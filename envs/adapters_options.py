@@ -43,7 +43,7 @@ def fixed(
             continue
         if name == "start":
             last = int(params.stop) - 1 - episode_bars
-            finding = _start_wrong(whole[name], int(params.first), last)
+            finding = _start_wrong(whole[name], int(params.first), last) or _not_a_start(whole[name], params)
         else:
             finding = _holding_wrong(whole[name], space)
         wrong += [f"{name} must be {finding}, got {value}"] if finding else []
@@ -59,6 +59,13 @@ def _start_wrong(start: np.ndarray, first: int, last: int) -> str:
     # NaN fails every comparison.
     fits = (first <= start) & (start <= last) & (start == np.floor(start))
     return "" if fits.all() else f"whole numbers between {first} and {last}"
+
+
+def _not_a_start(start: np.ndarray, params: EnvParams) -> str:
+    if params.starts is None:
+        return ""
+    most = None if params.num_starts is None else int(params.num_starts)
+    return "" if np.isin(start, np.asarray(params.starts)[:most]).all() else "among params.starts"
 
 
 def _holding_wrong(held: np.ndarray, space: Actions) -> str:

@@ -111,7 +111,40 @@ def window_findings(params: EnvParams, *, num_bars: int, episode_bars: int) -> l
             f"bars {first} … {stop - 1} hold no episode of {episode_bars} steps: give more bars, or make the "
             f"environment with episode_bars of at most {stop - first - 1}"
         )
-    return findings
+    return findings + _start_findings(params, last=int(stop) - 1 - episode_bars)
+
+
+def _start_findings(params: EnvParams, *, last: int) -> list[str]:
+    """What is wrong with known `starts` of windows that may begin at `last` at the latest."""
+    starts, count = _known(params.starts), _known(params.num_starts)
+    if params.starts is None:
+        return [] if params.num_starts is None else ["num_starts is given without starts"]
+    if starts is None or (count is None and params.num_starts is not None):
+        return []
+    if starts.ndim != 1 or starts.dtype != np.int32:
+        return [f"starts must be [S] int32, got {starts.dtype} of shape {starts.shape}"]
+    most = len(starts) if count is None else int(count)
+    if not 1 <= most <= len(starts):
+        return [f"{most} of {len(starts)} starts count: give at least one, and num_starts of no more"]
+    first, used = int(np.asarray(params.first)), starts[:most]
+    if used.min() < first or used.max() > last:
+        return [
+            f"starts ({used.min()} … {used.max()}) must be among bars {first} … {last}, the last to start at"
+        ]
+    return []
+
+
+def check_unbroken(params: EnvParams) -> None:
+    """Refuse bars that are several stretches in a row to whoever plays them from the first to the last.
+
+    Raises:
+      ValueError: `starts` are given.
+    """
+    if params.starts is not None:
+        raise ValueError(
+            "starts are given, so the bars may be several stretches in a row, which no account can be played "
+            "through: play each stretch's own data"
+        )
 
 
 def _known(value) -> np.ndarray | None:

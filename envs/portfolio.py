@@ -16,8 +16,8 @@ Datasheet
   state        bar [] int32, end [] int32, account (log_equity [], gain [], exposure [A], level [A] float32),
                asked: risk of the book last asked for, before the limits, compliance: counts of steps that
                asked for too much [] int32 (both None without limits), memory of the reward
-  reset        one draw for a whole batch: a uniform start bar in [first, stop - 1 - episode_bars], and
-               uniform weights in [low, high] / A, fitted to the limits
+  reset        one draw for a whole batch: a uniform start bar in [first, stop - 1 - episode_bars], or among
+               `starts` where they are given, and uniform weights in [low, high] / A, fitted to the limits
 """
 
 from functools import partial
@@ -35,6 +35,7 @@ from envs.portfolio_market import PortfolioMarket
 from envs.rewards import Played, Reward
 from envs.risk_limits import CORRELATION, SECTOR, VAR, Exposures, Known, RiskLimits
 from envs.types import Actions, Costs, Env, EnvParams, Fill, Observation, TimeStep, row
+from envs.windows import num_starts, start_at
 
 
 class Compliance(struct.PyTreeNode):
@@ -177,7 +178,8 @@ def _draw(spec: Spec, key, shape, params: EnvParams) -> Draw:
     check_windows(params, num_bars=len(params.market.gap), episode_bars=spec.episode_bars)
     start_key, weights_key = jax.random.split(key)
     space, (num,) = spec.space, spec.space.shape
-    start = jax.random.randint(start_key, shape[:1], params.first, params.stop - spec.episode_bars)
+    count = num_starts(params, episode_bars=spec.episode_bars)
+    start = start_at(params, jax.random.randint(start_key, shape[:1], 0, count))
     weights = jax.random.uniform(
         weights_key, (*shape, num), jnp.float32, minval=space.low / num, maxval=space.high / num
     )

@@ -15,8 +15,8 @@ Datasheet
   truncated    the window of `episode_bars` has been played
   state        bar [] int32, end [] int32, account (log_equity, gain, exposure, level) [] float32, and the
                optional parts of `envs.bar.State`
-  reset        one draw for a whole batch: a uniform start bar in [first, stop - 1 - episode_bars], and a
-               uniform initial level
+  reset        one draw for a whole batch: a uniform start bar in [first, stop - 1 - episode_bars], or among
+               `starts` where they are given, and a uniform initial level
 
 The rules of a bar are in `docs/reference/simulator.md`.
 """
@@ -37,6 +37,7 @@ from envs.masks import allowed
 from envs.orders import Ticket
 from envs.rewards import Played, Reward
 from envs.types import Actions, Env, EnvParams, Observation, Order, TimeStep, given
+from envs.windows import num_starts, start_at
 
 
 class Draw(NamedTuple):
@@ -128,8 +129,8 @@ def _draw(spec: Spec, key, shape, params: EnvParams) -> Draw:
     clocks = math.prod(groups)
     # One call for all: every call to the generator is a loop of its own, compiled anew.
     bits = jax.random.bits(key, (clocks + math.prod(shape),))
-    span = jnp.uint32(params.stop - spec.episode_bars - params.first)
-    start = params.first + (bits[:clocks].reshape(groups) % span).astype(jnp.int32)
+    span = jnp.uint32(num_starts(params, episode_bars=spec.episode_bars))
+    start = start_at(params, (bits[:clocks].reshape(groups) % span).astype(jnp.int32))
     bits = bits[clocks:].reshape(shape)
     if not space.levels:
         share = (bits >> 8).astype(jnp.float32) * 2.0**-24

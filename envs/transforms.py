@@ -88,7 +88,10 @@ def autoreset(env: Env) -> Env:
 
 
 def aligned(env: Env, *, bars: int) -> Env:
-    """`env` whose windows begin a whole number of `bars` after the first one."""
+    """`env` whose windows begin a whole number of `bars` after the first one, up to `bars - 1` earlier.
+
+    Where `EnvParams.starts` are given, whoever gives them leaves that room in the stretch of each.
+    """
 
     def draw(key, shape, params):
         drawn = env.draw(key, shape, params)

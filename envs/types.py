@@ -194,6 +194,10 @@ class EnvParams(struct.PyTreeNode):
       latency: [] int32, whole bars between a decision and the first open it can fill at, beyond the next.
       order_bars: [] int32, bars that an unfilled limit or stop stays good for; None is one.
       band: [] float32, trades of a smaller share of equity are not made.
+      starts: [S] int32, the bars that a window may start at, drawn alike; None is every bar that leaves it an
+        episode before `stop`. Where the bars are several stretches in a row, those from which a window stays
+        in its own.
+      num_starts: [] int32, the first so many of `starts` count, the others fill up; None is all of them.
     """
 
     market: Market
@@ -209,6 +213,8 @@ class EnvParams(struct.PyTreeNode):
     latency: jax.Array | None = None
     order_bars: jax.Array | None = None
     band: jax.Array | None = None
+    starts: jax.Array | None = None
+    num_starts: jax.Array | None = None
 
 
 class Observation(NamedTuple):

@@ -39,6 +39,7 @@ LEVELS = {
     "ztb_jax.apg": 4,
     "ztb_jax.baseline": 4,
     "ztb_jax.gating": 4,
+    "ztb_jax.slices": 4,
     "ztb_jax.evaluation": 4,
     "ztb_jax.runs": 4,
     "ztb_jax.parallel": 5,

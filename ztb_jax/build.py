@@ -8,18 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from envs import actions, rewards, sizing
+from envs import actions, rewards
 from envs.rewards import Reward
 from envs.single import make_single
-from envs.types import Costs, Env, Financing, Limits, Margin, Market
+from envs.types import Env
 from ztb_jax import gates, gating, parallel, schedule
 from ztb_jax.apg.learner import make_apg
 from ztb_jax.apg.objective import Hyper as GrowthHyper
 from ztb_jax.baseline import make_random
 from ztb_jax.config import Config
+from ztb_jax.data.folds import Fold, Range
 from ztb_jax.data.frame import bars_per_year
-from ztb_jax.data.market import MarketData, make_costs, make_market, make_market_data
+from ztb_jax.data.market import MarketData, make_market_data, reward_scale_of
 from ztb_jax.data.split import Split, split
+from ztb_jax.data.stretches import join
 from ztb_jax.errors import DataError
 from ztb_jax.features import scaling
 from ztb_jax.features.recipe import Features
@@ -31,6 +33,17 @@ from ztb_jax.policies.policy import Policy, make_policy
 from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo, minibatching_of
 from ztb_jax.settings import EnvConfig
+from ztb_jax.slices import (
+    FEWEST_JUDGED,
+    Measured,
+    costs_of,
+    first_playable,
+    fit_scaler,
+    guarded,
+    market_of,
+    measure,
+    rules_of,
+)
 
 # A return over the account's own deviation: of order one on every market, with no unit to take away.
 RATIOS = {
@@ -42,21 +55,6 @@ VALUE_SCALES = {
     "symlog": lambda policy, axis: transforms.symlog_values(policy),
     "popart": lambda policy, axis: transforms.popart_values(policy, axis_name=axis),
 }
-
-
-FEWEST_JUDGED = 33  # bars; they are played in one go, however long an episode is
-
-
-class Measured(NamedTuple):
-    """What environments are built from beside the settings, all of the train slice.
-
-    Attributes:
-      bars_per_year: from the slice's own stamps.
-      deviation: of the slice's close-to-close log returns; 1 where none varies.
-    """
-
-    bars_per_year: float
-    deviation: float
 
 
 class Prepared(NamedTuple):
@@ -81,6 +79,26 @@ class Prepared(NamedTuple):
     scaler: scaling.Scaler
 
 
+class FoldData(NamedTuple):
+    """A fold ready to train and judge on.
+
+    Attributes:
+      fold: its ranges in bars of the frame.
+      train: of all its training ranges; where they are several, `env_params.starts` keeps windows in them.
+      validation: None where nothing chooses.
+      tests: one for each test range.
+      measured: what environments are built from.
+      scaler: of the features, fitted on the training ranges.
+    """
+
+    fold: Fold
+    train: MarketData
+    validation: MarketData | None
+    tests: tuple[MarketData, ...]
+    measured: Measured
+    scaler: scaling.Scaler
+
+
 def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared:
     """Cut `frame` and its features into slices; the scaling is fitted on the train slice alone.
 
@@ -89,11 +107,9 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
     Raises:
       DataError: the warm-up leaves nothing, a feature is not finite, or a slice is shorter than an episode.
     """
-    lookback, episode = config.features.lookback, config.env.episode_bars
-    first = _first_playable(config, features)
     cut = split(
         len(frame),
-        first=first,
+        first=first_playable(config, features),
         train=config.data.train,
         validation=config.data.validation,
         test=config.data.test,
@@ -101,7 +117,7 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
     )
     judged = (FEWEST_JUDGED, "a judgement", "")
     needs = {
-        "train": (episode + 1, "an episode", "lower env.episode_bars, "),
+        "train": (config.env.episode_bars + 1, "an episode", "lower env.episode_bars, "),
         "validation": judged,
         "test": judged,
     }
@@ -113,31 +129,99 @@ def prepare(config: Config, frame: pd.DataFrame, features: Features) -> Prepared
     ]
     if short:
         raise DataError(short)
-    start, stop = cut.train
-    scaler = scaling.fit(
-        features.values, features.valid, start - lookback + 1, stop, limit=config.features.limit
-    )
-    scaled = scaler.apply(features.values)
-    measured = _measured(frame.iloc[start:stop])
-    market, rules = _market_of(config.env, frame, measured.bars_per_year), _rules_of(config.env)
-    slices = {
-        name: make_market_data(
+    ready = _cut(config, frame, features, Fold((cut.train,), cut.validation, (cut.test,)))
+    assert ready.validation is not None
+    slices = {"train": ready.train, "validation": ready.validation, "test": ready.tests[0]}
+    year = bars_per_year(pd.DatetimeIndex(frame.index))
+    return Prepared(frame, cut, slices, features.values.shape[1], year, ready.measured, ready.scaler)
+
+
+def prepare_fold(config: Config, frame: pd.DataFrame, features: Features, fold: Fold) -> FoldData:
+    """Cut `frame` and its features as `fold` says; scaler and measures are of its training ranges alone.
+
+    Training data hold the bars of the training ranges, with the `features.lookback - 1` rows before each, and
+    no other. A training range that is shorter than an episode is scaled by, but not played.
+
+    Args:
+      config: the settings; those of `data` that divide bars are not read.
+      frame: every bar.
+      features: of every bar.
+      fold: of `ztb_jax.data.folds`, made with `first` = `first_playable(config, features)` or later.
+
+    Raises:
+      DataError: with every finding: a range outside the bars that can be played, or shorter than what it is
+        for, or a training range whose first window would see bars that choose or judge.
+    """
+    findings = _fold_findings(config, fold, bounds=(first_playable(config, features), len(frame)))
+    if findings:
+        raise DataError(findings)
+    return _cut(config, frame, features, fold)
+
+
+def _fold_findings(config: Config, fold: Fold, *, bounds: Range) -> list[str]:
+    lookback, episode = config.features.lookback, config.env.episode_bars
+    judged = [*([fold.validation] if fold.validation else []), *fold.test]
+    findings = [
+        f"bars {start} … {stop - 1} of the fold are not among bars {bounds[0]} … {bounds[1] - 1}, which can "
+        "be played: make folds of this frame, with first_playable as their first bar"
+        for start, stop in (*fold.train, *judged)
+        if not bounds[0] <= start < stop <= bounds[1]
+    ]
+    findings += [
+        f"bars {start} … {stop - 1} are to be judged on, and a judgement needs {FEWEST_JUDGED}: make fewer "
+        "folds or groups, raise the share of validation, or give more bars"
+        for start, stop in judged
+        if stop - start < FEWEST_JUDGED
+    ]
+    if all(stop - start <= episode for start, stop in fold.train):
+        findings.append(
+            f"no training range of {list(fold.train)} has the {episode + 1} bars of an episode: lower "
+            "env.episode_bars, make fewer folds or groups, or give more bars"
+        )
+    findings += [
+        f"training from bar {start} on looks {lookback} bars back to bars {test[0]} … {test[1] - 1}, which "
+        f"are judged: make folds with an embargo of at least {lookback}, or lower features.lookback"
+        for start, _ in fold.train
+        for test in judged
+        if test[0] < start < test[1] + lookback
+    ]
+    return findings
+
+
+def _cut(config: Config, frame: pd.DataFrame, features: Features, fold: Fold) -> FoldData:
+    """The slices of `fold`, whose ranges are known to fit."""
+    env, before = config.env, config.features.lookback - 1
+    scaler, measured = fit_scaler(config, features, fold.train), measure(frame, fold.train)
+    scaled, market = scaler.apply(features.values), market_of(env, frame, measured.bars_per_year)
+    closed = frame["close"].to_numpy(np.float64)
+
+    def one(bars: Range) -> MarketData:
+        data = make_market_data(
             frame,
             scaled,
-            costs=_costs_of(config.env),
+            costs=costs_of(env),
             market=market,
-            ruin_equity=config.env.ruin_equity,
-            lookback=lookback,
-            start=start,
-            stop=stop,
-            **rules,
+            ruin_equity=env.ruin_equity,
+            lookback=before + 1,
+            start=bars[0],
+            stop=bars[1],
+            **rules_of(env),
         )
-        for name, (start, stop) in cut._asdict().items()
-    }
-    if config.env.reward in RATIOS:
-        slices = {name: data.replace(reward_scale=jnp.float32(1.0)) for name, data in slices.items()}
-    year = bars_per_year(pd.DatetimeIndex(frame.index))
-    return Prepared(frame, cut, slices, features.values.shape[1], year, measured, scaler)
+        return data.replace(reward_scale=jnp.float32(1.0)) if env.reward in RATIOS else data
+
+    train = [one(bars) for bars in fold.train]
+    if len(train) > 1:
+        scale = reward_scale_of(*[closed[start - before : stop] for start, stop in fold.train])
+        whole = join(
+            train,
+            reward_scale=1.0 if env.reward in RATIOS else scale,
+            episode_bars=env.episode_bars,
+            grid=make_network(config, num_features=features.values.shape[1]).grid,
+        )
+    else:
+        whole = train[0]
+    chooses = None if fold.validation is None else one(fold.validation)
+    return FoldData(fold, whole, chooses, tuple(one(bars) for bars in fold.test), measured, scaler)
 
 
 def make_environment(config: Config, *, measured: Measured | None = None) -> Env:
@@ -160,7 +244,7 @@ def _environment(config: Config, reward: Reward | None) -> Env:
         actions=space,
         episode_bars=env.episode_bars,
         reward=reward,
-        guarded=_guarded(env),
+        guarded=guarded(env),
         max_latency=env.latency,
     )
 
@@ -274,11 +358,6 @@ def _random(config: Config, env: Env, policy: Policy) -> Learner:
 LEARNERS = {"ppo": _ppo, "apg": _apg, "random": _random}
 
 
-def _measured(bars: pd.DataFrame) -> Measured:
-    deviation = float(np.diff(np.log(bars["close"].to_numpy(np.float64))).std())
-    return Measured(bars_per_year(pd.DatetimeIndex(bars.index)), deviation if deviation > 0 else 1.0)
-
-
 def _reward_of(env: EnvConfig, measured: Measured | None) -> Reward:
     if env.reward == "log_return":
         return rewards.log_return()
@@ -300,87 +379,3 @@ def _full_deviation(env: EnvConfig, measured: Measured) -> float:
         one = env.volatility_target / measured.bars_per_year**0.5
     caps = (cap for cap in (env.max_position, env.max_leverage) if cap is not None)
     return min(max(map(abs, env.levels)) * one, *(cap * measured.deviation for cap in caps), math.inf)
-
-
-def _guarded(env: EnvConfig) -> bool:
-    return env.daily_loss is not None or env.drawdown is not None
-
-
-def _costs_of(env: EnvConfig) -> Costs:
-    """Costs that are not asked for do not exist in the program."""
-    more = {"volatility_slippage": env.volatility_slippage} if env.volatility_slippage else {}
-    return make_costs(fee_rate=env.fee_rate, half_spread=env.half_spread, slippage=env.slippage, **more)
-
-
-def _market_of(env: EnvConfig, frame: pd.DataFrame, year: float) -> Market:
-    """The bars with what the settings look at, and nothing else."""
-    brackets = (env.stop_loss, env.take_profit, env.trail, env.max_leverage)
-    inside = any(brackets) or _guarded(env) or _financed(env)
-    arrays = {}
-    if env.volatility_target is not None:
-        returns = frame["close"].pct_change().fillna(0.0).to_numpy()
-        arrays["scale"] = sizing.volatility_target(
-            returns, target=env.volatility_target / year**0.5, window=env.volatility_window
-        )
-    if env.max_position is not None:
-        arrays["cap"] = np.full(len(frame), env.max_position, np.float32)
-    window = env.volatility_window if env.volatility_slippage else None
-    return make_market(frame, inside=inside, volatility_window=window, **arrays)
-
-
-def _financed(env: EnvConfig) -> bool:
-    return bool(env.borrow_rate or env.loan_rate or env.cash_rate)
-
-
-def _rules_of(env: EnvConfig) -> dict[str, Any]:
-    """The optional parts of `EnvParams` that the settings ask for."""
-    rules: dict[str, Any] = {}
-    if env.max_leverage is not None:
-        rules["margin"] = Margin(jnp.float32(env.max_leverage), jnp.float32(env.maintenance))
-    if _financed(env):
-        rules["financing"] = Financing(*map(jnp.float32, (env.borrow_rate, env.loan_rate, env.cash_rate)))
-    if _guarded(env):
-        never = 1.0  # a loss of everything is the floor's business
-        losses = (never if loss is None else loss for loss in (env.daily_loss, env.drawdown))
-        rules["limits"] = Limits(*map(jnp.float32, losses))
-    if env.latency:
-        rules["latency"] = jnp.int32(env.latency)
-    if env.band:
-        rules["band"] = jnp.float32(env.band)
-    return rules
-
-
-def _first_playable(config: Config, features: Features) -> int:
-    """The first bar whose observation and size are known."""
-    first, env = _first_observable(features, config.features.lookback), config.env
-    window = 0 if env.volatility_target is None else env.volatility_window
-    num_bars = len(features.valid)
-    needed = env.episode_bars + 1 + 2 * (FEWEST_JUDGED + config.data.embargo_bars)
-    if window > first and num_bars - window < needed:
-        raise DataError(
-            f"env.volatility_window ({window}) leaves {max(num_bars - window, 0)} of {num_bars} bars with a "
-            f"size, and the slices need {needed}: lower env.volatility_window or give more "
-            "bars"
-        )
-    return max(first, window)
-
-
-def _first_observable(features: Features, lookback: int) -> int:
-    """The first bar with a whole window of known features; every later row must be known, too."""
-    if not features.valid.any():
-        raise DataError(
-            f"no bar has every feature: {len(features.valid)} bars are fewer than the indicators' warm-up"
-        )
-    warm = int(np.argmax(features.valid))
-    holes = warm + np.flatnonzero(~features.valid[warm:])
-    if holes.size:
-        raise DataError(
-            f"features of {holes.size} bars after the warm-up are not finite, first at row {holes[0]}: "
-            "drop those bars on import, or take a recipe without that column"
-        )
-    if warm + lookback > len(features.valid):
-        raise DataError(
-            f"features.lookback ({lookback}) and a warm-up of {warm} bars leave nothing of "
-            f"{len(features.valid)} bars: lower features.lookback or give more bars"
-        )
-    return warm + lookback - 1

@@ -77,8 +77,10 @@ def nanoseconds(index: pd.DatetimeIndex) -> np.ndarray:
     return index.to_numpy(dtype="datetime64[ns]").astype(np.int64)
 
 
-def bars_per_year(index: pd.DatetimeIndex) -> float:
+def bars_per_year(*stretches: pd.DatetimeIndex) -> float:
     """Bars in a year of 365.25 days, by the instrument's own stamps: (n - 1) / elapsed years.
+
+    Of several stretches of bars, sums of both; the time between two of them does not count.
 
     This is what annualises a Sharpe ratio: about 252 for a stock's days, 365.25 for a market without
     closing hours.
@@ -86,12 +88,14 @@ def bars_per_year(index: pd.DatetimeIndex) -> float:
     Raises:
       DataError: fewer than two bars, or no time between the first and the last.
     """
-    elapsed = (index[-1] - index[0]).total_seconds() / SECONDS_PER_YEAR if len(index) > 1 else 0.0
+    known = [index for index in stretches if len(index) > 1]
+    elapsed = sum((index[-1] - index[0]).total_seconds() / SECONDS_PER_YEAR for index in known)
     if elapsed <= 0:
         raise DataError(
-            f"{len(index)} bars span no time, so bars per year are undefined. Give two bars or more."
+            f"{sum(map(len, stretches))} bars span no time, so bars per year are undefined. Give two bars or "
+            "more in one stretch."
         )
-    return (len(index) - 1) / elapsed
+    return sum(len(index) - 1 for index in known) / elapsed
 
 
 def content_hash(frame: pd.DataFrame) -> str:

@@ -171,6 +171,15 @@ def make_costs(*, fee_rate: float, half_spread: float, slippage: float, **more: 
     return Costs(**{name: jnp.float32(value) for name, value in (shares | more).items()})
 
 
+def reward_scale_of(*stretches: np.ndarray) -> float:
+    """One over the standard deviation of close-to-close log returns within `stretches` of closes, [N] each.
+
+    1 where nothing varies.
+    """
+    spread = float(np.concatenate([np.diff(np.log(closed)) for closed in stretches]).std())
+    return 1.0 / spread if spread > 0 else 1.0
+
+
 def make_market_data(
     frame: pd.DataFrame,
     features: np.ndarray,
@@ -223,7 +232,6 @@ def make_market_data(
         bad = begin + int(np.flatnonzero(~np.isfinite(rows).all(axis=1))[0])
         raise ValueError(f"features of bar {bad} are not finite: start the slice after the warm-up")
     closed = frame["close"].to_numpy(np.float64)[begin:stop]
-    spread = float(np.diff(np.log(closed)).std())
     return MarketData(
         features=jnp.asarray(rows),
         env_params=EnvParams(
@@ -234,6 +242,6 @@ def make_market_data(
             stop=jnp.int32(len(rows)),
             **rules,
         ),
-        reward_scale=jnp.float32(1.0 / spread if spread > 0 else 1.0),
+        reward_scale=jnp.float32(reward_scale_of(closed)),
         lookback=lookback,
     )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.checks import check_unbroken
 from envs.orders import LEVEL
 from envs.single import Draw, make_single
 from envs.types import Env, EnvParams, Fill, Order
@@ -36,7 +37,12 @@ class Trace(NamedTuple):
 
 
 def start_of(env: Env, params: EnvParams) -> Any:
-    """A flat account at the first bar of the slice, whose window never ends."""
+    """A flat account at the first bar of the slice, whose window never ends.
+
+    Raises:
+      ValueError: the bars are several stretches in a row.
+    """
+    check_unbroken(params)
     state = env.begin(Draw(params.first, jnp.float32(0)), params)
     return state.replace(end=jnp.int32(np.iinfo(np.int32).max))
 

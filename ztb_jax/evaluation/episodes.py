@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs.checks import check_unbroken
 from envs.single import Draw
 from envs.types import Env, Fill
 from ztb_jax.data.market import MarketData, check_lookback
@@ -71,7 +72,8 @@ def make_episodes(
       deterministic: play the most probable action; otherwise draw one.
 
     Raises:
-      ValueError: the policy has other actions; and, when called, the data another lookback or fewer bars.
+      ValueError: the policy has other actions; and, when called, the data another lookback, fewer bars, or
+        bars that are several stretches in a row.
     """
     check_actions(policy, env)
     family = policy.distribution
@@ -87,7 +89,7 @@ def make_episodes(
     def episode(key: jax.Array, params: Any, contexts: jax.Array, data: MarketData) -> Frames:
         drawn = split_named(key, "start", "action")
         rules, first = data.env_params, data.lookback - 1
-        start = first + jax.random.randint(drawn["start"], (), 0, data.num_steps - steps + 1)
+        start = first + jax.random.randint(drawn["start"], (), 0, rules.stop - first - steps)
         state = env.begin(Draw(start, jnp.float32(0.0)), rules).replace(end=start + steps)
 
         def step(carry, noise):
@@ -123,6 +125,7 @@ def make_episodes(
 
     def play(params: Any, data: MarketData, keys: jax.Array) -> Frames:
         check_lookback(policy, data)
+        check_unbroken(data.env_params)
         if data.num_steps < steps:
             raise ValueError(f"an episode of {steps} bars does not fit into {data.num_steps}: take fewer")
         contexts = policy.encode(params, data.features)[data.lookback - 1 :]
