@@ -26,6 +26,7 @@ from ztb_jax.errors import DataError
 from ztb_jax.features import scaling
 from ztb_jax.features.recipe import Features
 from ztb_jax.learner import Learner
+from ztb_jax.optimizers import as_arrays
 from ztb_jax.policies import transforms
 from ztb_jax.policies.distributions import distribution_for
 from ztb_jax.policies.encoding import Encoding, choose_encoding
@@ -50,6 +51,7 @@ RATIOS = {
     "differential_sharpe": rewards.differential_sharpe,
     "differential_sortino": rewards.differential_sortino,
 }
+NUMBERS: dict[str, Any] = {"ppo": Hyper, "apg": GrowthHyper}
 VALUE_SCALES = {
     "none": lambda policy, axis: policy,
     "symlog": lambda policy, axis: transforms.symlog_values(policy),
@@ -313,6 +315,18 @@ def encodings(config: Config, policy: Policy, *, num_bars: int) -> dict[str, Enc
 
 def _sizes(config: Config) -> dict[str, int]:
     return {name: getattr(config.ppo, name) for name in ("num_accounts", "rollout_bars", "sharing")}
+
+
+def number_keys(config: Config) -> frozenset[str]:
+    """Dotted keys of the settings that are numbers in the learner's state: of any values one program serves."""
+    record = NUMBERS.get(config.learner)
+    return frozenset() if record is None else frozenset(f"ppo.{each.name}" for each in dataclasses.fields(record))
+
+
+def numbers_of(config: Config) -> Any:
+    """Those numbers as arrays, the record that the learner's state has; None for one without any."""
+    record = NUMBERS.get(config.learner)
+    return None if record is None else as_arrays(_numbers(config, record))
 
 
 def _numbers(config: Config, record: Any) -> Any:

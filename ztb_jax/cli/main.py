@@ -10,7 +10,7 @@ from ztb_jax.errors import JobError, UserError
 
 # Modules of this package.
 COMMANDS = (
-    "train", "windowed", "resume", "verify", "evaluate", "replay", "runs", "ui", "data", "devices",
+    "train", "windowed", "walkforward", "sweep", "resume", "verify", "evaluate", "replay", "runs", "ui", "data", "devices",
 )  # fmt: skip
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 

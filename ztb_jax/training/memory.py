@@ -26,6 +26,12 @@ def check_fits(needed: int | None, device: devices.Handle, config: Config) -> No
     )
 
 
+def room(device: devices.Handle) -> int | None:
+    """Bytes that programs may hold beside each other on `device`; None where it does not tell."""
+    available = devices.available_bytes(device)
+    return None if available is None else int(MARGIN * available)
+
+
 def smaller(config: Config, share: float) -> str:
     """What to change so that a run takes at most `share` of its memory."""
     ppo = config.ppo

@@ -279,9 +279,16 @@ def judged(study: Study, config: Config, scheme: Scheme, finished: Finished) -> 
     returns = {
         "strategy": histories.along(chosen, paths=paths, seeds=every_seed),
         "seeds": [histories.along(chosen, paths=paths, seeds=[seed]) for seed in every_seed],
-        "paths": [histories.along(chosen, paths=[path], seeds=every_seed) for path in paths],
         "configs": [
             histories.along(np.full(count, number), paths=paths, seeds=every_seed) for number in range(configs)
         ],
     }
-    return returns
+    from ztb_jax.evaluation import metrics
+    y = study.bars_per_year
+    return {"chosen": chosen.tolist(), "sharpe": metrics.sharpe(returns["strategy"], y), "seeds":[metrics.sharpe(r, y) for r in returns["seeds"]], "configs":[metrics.sharpe(r, y) for r in returns["configs"]], "steps_per_second": finished.env_steps/max(finished.seconds,1e-9), "compile": finished.compile_seconds, "bars": len(returns["strategy"])}
+
+
+if __name__ == "__main__":
+    from ztb_jax.cli.main import run
+
+    sys.exit(run(["walkforward", *sys.argv[1:]], prog="python -m ztb_jax.training.walkforward"))
