@@ -8,6 +8,8 @@ What was cut off in the middle of its line was never shown to anybody; it is tol
 next writer removes it. Any other damage is refused, for an M that is too small is a verdict that is too kind.
 """
 
+import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -60,14 +62,17 @@ def check(path: Path) -> None:
     Raises:
       RunError: the record is damaged, or cannot be written.
     """
-    if path.exists():
-        with _opened(path):
-            pass
-        read(path)
-        return
-    there = next(each for each in path.resolve().parents if each.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        raise RunError(f"cannot write the record of scorings {path}: {there} is read-only; {ELSEWHERE}")
+    try:
+        found = next(each for each in (path, *path.resolve().parents) if each.exists())
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    if found == path:
+        with _opened(path) as file:
+            _parsed(file.read(), path)
+    elif not found.is_dir():
+        raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, f"{found} is no folder"))
+    elif not os.access(found, os.W_OK | os.X_OK):
+        raise _unwritable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def read(path: Path) -> Ledger:
@@ -99,13 +104,14 @@ def append(path: Path, row: Scored) -> Ledger:
     artifacts.check("scored", row)
     with _opened(path) as file:
         found, whole = _parsed(file.read(), path)
+        file.truncate(whole)
         try:
-            file.truncate(whole)
-            file.seek(whole)
             file.write(directory.line(row).encode())
             file.flush()
             os.fsync(file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                file.truncate(whole)  # a line that nobody was told of; else the next writer removes its rest
             raise _unwritable(path, error) from None
     return Ledger([*found.rows, row], found.told)
 
