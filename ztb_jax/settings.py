@@ -305,6 +305,8 @@ class RunConfig:
     """Folder of run directories."""
     id: Text | None = None
     """Name of this run's directory; without it the time and the commit."""
+    ledger: Text | None = None
+    """File in which all scorings are recorded to count M; without it scored.jsonl in run.root."""
     total_env_steps: Positive = 10_485_760
     """Environment steps to train, rounded up to whole windows; with window_env_steps to whole updates."""
     window_updates: Size = 8

@@ -14,7 +14,22 @@ from ztb_jax.settings import Config, DataConfig, PPOConfig
 WINDOW_STEPS = 524_288
 START = datetime(2026, 11, 28, 8, 0, tzinfo=UTC)
 REPORT = "<!doctype html><html lang='en'><title>Report</title><h1>Report</h1></html>"
-VERDICT = "Beat buy-and-hold on the test slice: +12.4 % against +7.1 %. One slice is not evidence of an edge."
+VERDICT = "Beat buy-and-hold on the test slice: +12.4 % against +7.1 %."
+EDGE = {
+    "label": "inconclusive",
+    "reasons": ["The mean return is not significantly above zero (p = 0.08 > 0.017)."],
+    "p_mean": 0.08,
+    "p_alpha": 0.09,
+    "sharpe": 0.99,
+    "sharpe_upper": 2.1,
+    "bars_needed": 4100,
+    "trials": 3,
+    "trials_at_first": 2,
+    "ledger": None,
+    "alpha": 0.05,
+    "contradictions": {},
+    "evidence": None,
+}
 
 
 def _text(moment: datetime) -> str:
@@ -195,6 +210,7 @@ def metadata(run_id: str, *, windows: int, target_windows: int, **facts: Any) ->
         "troubles": [],
         "started_at": _text(started),
         "verdict": None,
+        "edge": None,
         "updated_at": stamp,
         "finished_at": stamp,
         "error": None,
@@ -261,6 +277,10 @@ def evaluation(run_id: str, *, symbol: str, verdict: str = VERDICT, growth: floa
         "chosen_window": 17,
         "beats_buy_and_hold": True,
         "verdict": verdict,
+        "edge": EDGE,
+        "targets": [
+            {"phase": "overall", "name": "sharpe", "target": "> 2.00", "value": 8 * growth, "met": False},
+        ],
         "notes": ["Costs of borrowing are not charged."],
         "strategies": {
             "policy": metrics(growth),
@@ -329,7 +349,12 @@ def make_run(
         told = evaluation(run_id, symbol=symbol, verdict=verdict, growth=growth)
         directory.write_json(run.evaluation, told)
         directory.write_text(run.report, REPORT)
-        whole |= {"verdict": told["verdict"], "phase": "evaluate", "fraction": 1.0}
+        whole |= {
+            "verdict": told["verdict"],
+            "edge": told["edge"]["label"],
+            "phase": "evaluate",
+            "fraction": 1.0,
+        }
     directory.write_json(run.metadata, whole | facts)
     return run
 

@@ -13,6 +13,7 @@ from ztb_jax.cli.train import STATUS
 from ztb_jax.runs import directory
 from ztb_jax.runs.following import Follower
 from ztb_jax.runs.listing import KILLED
+from ztb_jax.runs.listing import verdict as verdict_of
 from ztb_jax.verdicts import HEALTHY, VERDICTS
 
 EVERY = 0.5  # seconds between two looks
@@ -91,6 +92,6 @@ def _ended(run: directory.RunDirectory, metadata: Mapping[str, Any], status: str
         )
         return 1
     why = metadata.get("halt_reason")
-    told = metadata.get("error") or metadata.get("verdict") or ""
+    told = metadata.get("error") or verdict_of(metadata) or ""
     sys.stdout.write(clean(f"{status}{f' ({why})' if why else ''}{f': {told}' if told else ''}") + "\n")
     return STATUS[status]

@@ -25,7 +25,9 @@ USAGE = """usage: {prog} COMMAND [OPTION ...]
   data load|list|check   import price data, see what there is, or check a file
   devices            what a run can be trained on; --json for programs
 
-`{prog} COMMAND --help` shows a command's options.
+`{prog} COMMAND --help` shows a command's options. The exit status is 0 for success, 1 for a failed run, 2 for
+a mistake and 130 for a stop; with --require-edge, which train, windowed, resume and evaluate have, it is 3
+unless the verdict is an edge.
 """
 
 
@@ -35,7 +37,10 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], *, prog: str) -> int:
-    """Run one command; the exit status is 0, 1 for a failed run, 2 for a user's mistake, 130 if stopped.
+    """Run one command; the exit status.
+
+    0, 1 for a failed run, 2 for a user's mistake, 3 where `--require-edge` asked for an edge and the verdict
+    is none, 130 if stopped.
 
     Args:
       arguments: the command and its options.

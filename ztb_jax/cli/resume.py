@@ -25,6 +25,10 @@ class Resume:
     """Another run.device than before; --allow-drift if it is of another kind."""
     devices: int | None = None
     """Another number of devices than before; needs --allow-drift."""
+    ledger: str | None = None
+    """File of all scorings, when not where the run had it."""
+    require_edge: bool = False
+    """End with exit status 3 unless the verdict is an edge."""
 
 
 def main(arguments: list[str]) -> int:
@@ -34,6 +38,7 @@ def main(arguments: list[str]) -> int:
         "data.cache_dir": command.cache_dir,
         "run.device": command.device,
         "run.devices": command.devices,
+        "run.ledger": command.ledger,
     }
     with stop_requests() as stop, Reporter() as reporter:
         reporter.phase("loading", "jax")
@@ -48,4 +53,4 @@ def main(arguments: list[str]) -> int:
             allow_drift=command.allow_drift,
             flags={key: value for key, value in asked.items() if value is not None},
         )
-    return ending(outcome, "ztb resume")
+    return ending(outcome, "ztb resume", require_edge=command.require_edge)

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tyro
@@ -13,12 +13,14 @@ from ztb_jax.training.interrupt import stop_requests
 from ztb_jax.training.progress import Reporter
 
 STATUS = {"completed": 0, "failed": 1, "cancelled": 130}
+NO_EDGE = 3  # of a command with --require-edge
 
 
 def main(arguments: list[str]) -> int:
     """Run the main job; its last line on standard output is the run directory.
 
-    `--resume RUN` goes on with a run that was stopped, as `ztb resume RUN` does.
+    `--resume RUN` goes on with a run that was stopped, as `ztb resume RUN` does. With `--require-edge` the
+    exit status is 3 unless the verdict is an edge.
     """
     switch = argparse.ArgumentParser(prog="ztb train", add_help=False, allow_abbrev=False)
     switch.add_argument("--resume")
@@ -27,16 +29,28 @@ def main(arguments: list[str]) -> int:
         from ztb_jax.cli import resume
 
         return resume.main([known.resume, *rest])
-    return run(parse(arguments), prog="ztb train")
+    require_edge, rest = edge_required(arguments)
+    return run(parse(rest), prog="ztb train", require_edge=require_edge)
 
 
-def run(config: Config, *, prog: str, facts: Mapping[str, Any] | None = None) -> int:
+def edge_required(arguments: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether `--require-edge` is among the arguments, and the others."""
+    switch = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    switch.add_argument("--require-edge", action="store_true")
+    known, rest = switch.parse_known_args(list(arguments))
+    return known.require_edge, rest
+
+
+def run(
+    config: Config, *, prog: str, facts: Mapping[str, Any] | None = None, require_edge: bool = False
+) -> int:
     """Run the main job and print how it ended; the exit status.
 
     Args:
       config: resolved.
       prog: the program's name in messages.
       facts: for the run's metadata, beside what the job itself knows.
+      require_edge: the status is 3 where all went well and the verdict is no edge.
     """
     directory.check_name(config.run.root, config.run.id)
     # From before jax is imported: an interrupt in the middle of that import ends in its own traceback.
@@ -47,11 +61,11 @@ def run(config: Config, *, prog: str, facts: Mapping[str, Any] | None = None) ->
 
         loop.use_compilation_cache()
         outcome = job.train(config, reporter, stop, facts=facts)
-    return ending(outcome, prog)
+    return ending(outcome, prog, require_edge=require_edge)
 
 
-def ending(outcome: Any, prog: str) -> int:
-    """Print how a job ended, a `ztb_jax.training.job.Outcome`; the exit status."""
+def ending(outcome: Any, prog: str, *, require_edge: bool = False) -> int:
+    """Print how a job ended, a `ztb_jax.training.job.Outcome`; the exit status, as of `run`."""
     from ztb_jax.training import evaluate
 
     if outcome.result is not None:
@@ -59,7 +73,18 @@ def ending(outcome: Any, prog: str) -> int:
     if outcome.metadata["error"] is not None:
         sys.stderr.write(f"{prog}: {outcome.metadata['error']}\n")
     sys.stdout.write(f"{outcome.run.path}\n")
-    return STATUS[outcome.metadata["status"]]
+    status = STATUS[outcome.metadata["status"]]
+    if require_edge and status == 0 and outcome.result is not None:
+        return told_edge(outcome.result["edge"], prog)
+    return status
+
+
+def told_edge(edge: Mapping[str, Any], prog: str) -> int:
+    """The exit status that `--require-edge` asks for: 0 for an edge; else 3, and standard error says why."""
+    if edge["label"] == "edge":
+        return 0
+    sys.stderr.write(f"{prog}: --require-edge: the verdict is {edge['label']}. {edge['reasons'][0]}\n")
+    return NO_EDGE
 
 
 def parse(
@@ -99,7 +124,8 @@ def parse(
         prog=prog,
         description="Train, choose and judge a policy. `--config FILE` reads YAML first; then "
         "ZTB_SECTION__KEY variables; then these flags. `--device` and `--profile` are short for "
-        "`--run.device` and `--run.profile`.",
+        "`--run.device` and `--run.profile`. With `--require-edge` the exit status is 3 unless the verdict "
+        "is an edge.",
     )
     # The file, the variables and the short flags were checked above, so what is found wrong now is a flag's.
     return resolve(environ={}, flags=flat(flagged))

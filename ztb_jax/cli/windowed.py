@@ -61,8 +61,9 @@ WORKERS, VECTOR_BACKENDS = 4, ("multiprocessing", "serial")
 
 def main(arguments: list[str]) -> int:
     """Train in windows of environment steps; the last line on standard output is the run directory."""
-    config, facts = parse(arguments)
-    return train.run(config, prog="ztb windowed", facts=facts)
+    require_edge, rest = train.edge_required(arguments)
+    config, facts = parse(rest)
+    return train.run(config, prog="ztb windowed", facts=facts, require_edge=require_edge)
 
 
 def parse(arguments: Sequence[str]) -> tuple[Config, dict[str, Any]]:
@@ -129,7 +130,8 @@ def _flags() -> argparse.ArgumentParser:
         prog="ztb windowed",
         allow_abbrev=False,
         description="Train in windows of environment steps, keep a policy and a replay of each.",
-        epilog="Every setting of `ztb train` is a flag, too, such as --data.symbol and --env.fee-rate.",
+        epilog="Every setting of `ztb train` is a flag, too, such as --data.symbol and --env.fee-rate. With "
+        "--require-edge the exit status is 3 unless the verdict is an edge.",
     )
     whole = (
         "total_env_steps", "window_env_steps", "checkpoint_every_windows", "seed", "env_time_max",

@@ -166,10 +166,38 @@ def capped(verdict: EdgeVerdict, evidence: Evidence, *, alpha: float = 0.05) -> 
       evidence: on the same policy and slice.
       alpha: level of the pieces that are tests.
     """
-    against = _contradictions(evidence, checked_share(alpha, "alpha"))
+    against = contradictions(evidence, alpha=alpha)
     if verdict.label != "edge" or not against:
         return verdict
-    return verdict._replace(label="inconclusive", bars_needed=None, reasons=(*against, *verdict.reasons))
+    reasons = (*against.values(), *verdict.reasons)
+    return verdict._replace(label="inconclusive", bars_needed=None, reasons=reasons)
+
+
+def contradictions(evidence: Evidence, *, alpha: float = 0.05) -> dict[str, str]:
+    """Name of each piece of `evidence` that speaks against an edge, to a sentence; as `capped` takes them."""
+    alpha, found = checked_share(alpha, "alpha"), {}
+    deflated, spa = evidence.deflated_sharpe, evidence.spa_p_value
+    if deflated is not None and not deflated >= 1.0 - alpha:
+        found["deflated_sharpe"] = (
+            f"The best of so many trials could have this Sharpe ratio by luck (deflated {deflated:.2f})."
+        )
+    if spa is not None and not spa <= alpha:
+        found["spa_p_value"] = f"It is not superior to every baseline (SPA p = {spa:.2g})."
+    losing = {
+        "bootstrap_low": (
+            "A resampled history loses money too often: the interval of its mean return reaches {:.2g}."
+        ),
+        "doubled_costs": "With doubled costs it does not earn: {:+.1%}.",
+        "latency": "With orders one bar late it does not earn: {:+.1%}.",
+    }
+    for name, words in losing.items():
+        number = getattr(evidence, name)
+        if number is not None and not number > 0.0:
+            found[name] = words.format(number)
+    if evidence.controls:
+        named = ", ".join(evidence.controls)
+        found["controls"] = f"The same procedure finds an edge where there is none: {named}."
+    return found
 
 
 def _critical(alpha: float, trials: int) -> float:
@@ -219,28 +247,3 @@ def _bound_in_words(found: _Findings, alpha: float) -> str:
         f"The net Sharpe ratio of a year is {found.sharpe:.2f}, and with {1.0 - alpha:.0%} confidence "
         f"at most {found.upper:.2f}, {place} {WORTHWHILE:.0f}."
     )
-
-
-def _contradictions(evidence: Evidence, alpha: float) -> list[str]:
-    found = []
-    deflated, spa = evidence.deflated_sharpe, evidence.spa_p_value
-    if deflated is not None and not deflated >= 1.0 - alpha:
-        found.append(
-            f"The best of so many trials could have this Sharpe ratio by luck (deflated {deflated:.2f})."
-        )
-    if spa is not None and not spa <= alpha:
-        found.append(f"It is not superior to the baselines once all trials are counted (SPA p = {spa:.2g}).")
-    losing = {
-        "A resampled history loses money too often: the interval of its mean return reaches {:.2g}.": (
-            evidence.bootstrap_low
-        ),
-        "With doubled costs it does not earn: {:+.1%}.": evidence.doubled_costs,
-        "With orders one bar late it does not earn: {:+.1%}.": evidence.latency,
-    }
-    found += [
-        words.format(number) for words, number in losing.items() if number is not None and not number > 0.0
-    ]
-    if evidence.controls:
-        named = ", ".join(evidence.controls)
-        found.append(f"The same procedure finds an edge where there is none: {named}.")
-    return found

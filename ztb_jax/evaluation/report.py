@@ -6,13 +6,13 @@ Axes: T bars of the scored slice, T + 1 closing marks, W windows of training. Im
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ztb_jax.evaluation import figures
+from ztb_jax.evaluation import figures, report_verdict
 from ztb_jax.evaluation.metrics import drawdown
 from ztb_jax.evaluation.provenance import Gates, Seal
 from ztb_jax.evaluation.verdict import verdict_sentence
@@ -105,6 +105,8 @@ class Report:
       notes: sentences that stand under the verdict.
       gates: that watched the training, or None when nothing was trained here.
       seal: of the run, or None when it has none.
+      edge: the verdict as `evaluation.json` holds it, or None where none was asked for.
+      targets: of the source documents, as there.
     """
 
     run_id: str
@@ -124,6 +126,8 @@ class Report:
     notes: Sequence[str] = ()
     gates: Gates | None = None
     seal: Seal | None = None
+    edge: Mapping[str, Any] | None = None
+    targets: Sequence[Mapping[str, Any]] = ()
 
 
 def render(report: Report) -> str:
@@ -137,7 +141,11 @@ def render(report: Report) -> str:
     metrics = {name: report.strategies[name].metrics for name in names}
     return _template().render(
         report=report,
-        verdict=verdict_sentence(metrics, slice_name=report.slice_name).replace(" %", "\N{NBSP}%"),
+        verdict=verdict_sentence(
+            metrics, slice_name=report.slice_name, judged=report.edge is not None
+        ).replace(" %", "\N{NBSP}%"),
+        edge=None if report.edge is None else report_verdict.view(report.edge),
+        targets=report_verdict.target_rows(report.targets),
         span=(_stamp(report.stamps[0]), _stamp(report.stamps[-1])),
         num_bars=f"{report.stamps.size - 1:,}",
         columns=[(name, *COLUMNS.get(name, (name, ""))) for name in names],

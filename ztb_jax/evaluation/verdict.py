@@ -12,7 +12,9 @@ SAME = 1e-6
 SEEN = {"train": "the policy was trained on these bars", "validation": "the policy was chosen on these bars"}
 
 
-def verdict_sentence(metrics_by_name: Mapping[str, Metrics], *, slice_name: str = "test") -> str:
+def verdict_sentence(
+    metrics_by_name: Mapping[str, Metrics], *, slice_name: str = "test", judged: bool = False
+) -> str:
     """What the policy did against buy-and-hold on a slice, in plain words, net of costs.
 
     The first sentence says ruined, no trades, the same as buy-and-hold, beat or did not beat; remarks follow
@@ -22,6 +24,7 @@ def verdict_sentence(metrics_by_name: Mapping[str, Metrics], *, slice_name: str 
     Args:
       metrics_by_name: `metrics.summarise` of "policy" and "buy_and_hold", and of "random" if it was run.
       slice_name: the slice that was scored.
+      judged: a verdict on the edge stands beside it, so that a beaten baseline needs no warning.
 
     Raises:
       ValueError: "policy" or "buy_and_hold" is missing.
@@ -49,16 +52,17 @@ def verdict_sentence(metrics_by_name: Mapping[str, Metrics], *, slice_name: str 
             f"No judgement, {SEEN[slice_name]}: it made {_made(policy)} on {where} and buy-and-hold "
             f"{_made(market)} net of costs."
         )
-    return " ".join([_comparison(policy, market, where), *_remarks(metrics_by_name)])
+    return " ".join([_comparison(policy, market, where, judged=judged), *_remarks(metrics_by_name)])
 
 
-def _comparison(policy: Metrics, market: Metrics, where: str) -> str:
+def _comparison(policy: Metrics, market: Metrics, where: str, *, judged: bool) -> str:
     lead = _number(policy, "total_return") - _number(market, "total_return")
     if abs(lead) < LEVEL:
         return f"Level with buy-and-hold on {where}: {_against(policy, market)}."
     if lead < 0.0:
         return f"Did not beat buy-and-hold on {where}: {_against(policy, market)}."
-    return f"Beat buy-and-hold on {where}: {_against(policy, market)}. {CAVEAT}"
+    beat = f"Beat buy-and-hold on {where}: {_against(policy, market)}."
+    return beat if judged else f"{beat} {CAVEAT}"
 
 
 def _remarks(metrics_by_name: Mapping[str, Metrics]) -> list[str]:

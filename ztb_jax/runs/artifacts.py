@@ -10,18 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
+from ztb_jax.runs.judged import EXACT, OPEN, Count, Evaluation, Scored, Share
 from ztb_jax.settings import Config
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
-Count = Annotated[int, Field(ge=0)]
 Price = Annotated[float, Field(gt=0.0)]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Status = Literal["running", "completed", "failed", "cancelled"]
-EXACT, OPEN = ConfigDict(extra="forbid"), ConfigDict(extra="allow")
 
 
 @with_config(EXACT)
@@ -74,6 +72,7 @@ class RunMetadata(TypedDict):
     steps_per_second: NotRequired[float]
     eta_seconds: NotRequired[float | None]
     verdict: str | None
+    edge: Literal["edge", "no edge", "inconclusive"] | None
     target_env_steps: Count
     window_env_steps: Count
     env_steps_total: Count
@@ -289,25 +288,6 @@ class PolicyCheckpoint(TypedDict):
     created_at: str
 
 
-@with_config(OPEN)
-class Evaluation(TypedDict):
-    """`evaluation.json`: what came of the policy on a slice that chose nothing."""
-
-    run_id: str
-    symbol: str
-    timeframe: str
-    slice: str
-    first_bar: str
-    last_bar: str
-    bars: Annotated[int, Field(gt=0)]
-    bars_per_year: float
-    chosen_window: Count | None
-    beats_buy_and_hold: bool
-    verdict: str
-    notes: list[str]
-    strategies: dict[str, dict[str, Any]]
-
-
 @with_config(EXACT)
 class WindowDigests(TypedDict):
     """One line of `metrics/digests.jsonl`: SHA-256 of every leaf of the carry, and of all windows so far."""
@@ -341,6 +321,7 @@ ARTIFACTS: dict[str, Any] = {
     "replay_frame": ReplayFrame,
     "policy_checkpoint": PolicyCheckpoint,
     "evaluation": Evaluation,
+    "scored": Scored,
 }
 
 
@@ -364,9 +345,22 @@ def check(name: str, value: Any) -> Any:
     try:
         _checker(name).validate_python(value, strict=True)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}") from None
+        raise ValueError(_first_of(error)) from None
     return value
+
+
+def parse(name: str, text: bytes) -> Any:
+    """As `check`, of a value that is JSON text; fast, for files of many lines."""
+    try:
+        return _checker(name).validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ValueError(_first_of(error)) from None
+
+
+def _first_of(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg'].lower()}" if place else first["msg"].lower()
 
 
 def write_schemas(folder: Path = SCHEMAS) -> None:

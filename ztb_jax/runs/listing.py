@@ -20,6 +20,7 @@ FIELDS = (
     "eta_seconds",
     "best_window",
     "verdict",
+    "edge",
     "halt_reason",
     "error",
 )
@@ -122,10 +123,18 @@ def summary(run: directory.RunDirectory) -> dict[str, Any]:
 
 def result(run: Mapping[str, Any]) -> str | None:
     """What came of a run of `list_runs` in few words, None where nothing has yet."""
-    verdict = run["verdict"]
-    if isinstance(verdict, str):
-        verdict = verdict.replace(" on the test slice", "").replace(" net of costs", "")
-    return run["error"] or verdict or run["halt_reason"]
+    told = verdict(run)
+    if isinstance(told, str):
+        told = told.replace(" on the test slice", "").replace(" net of costs", "")
+    return run["error"] or told or run["halt_reason"]
+
+
+def verdict(told: Mapping[str, Any]) -> str | None:
+    """The label of a run's metadata or summary, and what the policy did; None before it was judged."""
+    sentence, label = told.get("verdict"), told.get("edge")
+    if not sentence or not label:
+        return sentence
+    return f"{str(label).capitalize()}. {sentence}"
 
 
 def _told(run: directory.RunDirectory) -> dict[str, Any]:

@@ -16,12 +16,12 @@ from ztb_jax.data.cache import default_cache_dir
 from ztb_jax.data.frame import content_hash
 from ztb_jax.data.load import SYNTHETIC, load_bars
 from ztb_jax.errors import RunError
-from ztb_jax.evaluation import compare, report
+from ztb_jax.evaluation import compare, judgement, report, targets
 from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.evaluation.verdict import verdict_sentence
 from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory
-from ztb_jax.training import provenance
+from ztb_jax.training import provenance, scoring
 from ztb_jax.training.progress import Reporter
 
 BEST = "best"  # the tree of a checkpoint that holds the weights to judge
@@ -64,24 +64,26 @@ def judge(
     reporter: Reporter,
     *,
     slice_name: str = "test",
-    cache_dir: str | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Evaluate the saved policy of `run` and write `evaluation.json` and `report.html`.
+
+    A run that has ended tells the new label in its metadata, too; one under way tells its own when it ends.
 
     Args:
       run: the run.
       reporter: told the phases.
       slice_name: "test", or another slice to look at, which goes to files of its own; only the test slice was
         kept from every choice.
-      cache_dir: where the prices are, when not where the run had them.
+      flags: settings that say where things are by now, by dotted key: data.cache_dir and run.ledger.
 
     Returns:
       What `evaluation.json` holds.
 
     Raises:
-      RunError: the run has no checkpoint, or its data have changed.
+      RunError: the run has no checkpoint, its data have changed, or the scoring cannot be recorded.
     """
-    config = saved_config(run, {} if cache_dir is None else {"data.cache_dir": cache_dir})
+    config = saved_config(run, flags)
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
     metadata = directory.read_json(run.metadata)
     try:
@@ -100,7 +102,12 @@ def judge(
         )
     reporter.phase("indicators", config.features.recipe)
     prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
-    return judge_prepared(run, reporter, config, prepared, slice_name=slice_name)
+    result = judge_prepared(run, reporter, config, prepared, slice_name=slice_name)
+    label = result["edge"]["label"]
+    if slice_name == "test" and metadata.get("status") != "running" and metadata.get("edge") != label:
+        with directory.locked(run):
+            directory.write_json(run.metadata, directory.read_object(run.metadata) | {"edge": label})
+    return result
 
 
 def judge_prepared(
@@ -111,7 +118,7 @@ def judge_prepared(
     *,
     slice_name: str = "test",
 ) -> dict[str, Any]:
-    """`judge` for a market that is at hand."""
+    """`judge` for a market that is at hand; the metadata are the caller's to bring up to date."""
     reporter.phase("evaluate", f"{slice_name} slice, net of costs, beside the baselines")
     network = build.make_network(config, num_features=prepared.num_features)
     like = jax.eval_shape(network.init, jax.random.key(0))
@@ -126,6 +133,9 @@ def judge_prepared(
     gap, _ = compare.bars_of(data)
     accounts = {name: compare.account_of(trace, gap) for name, trace in traces.items()}
     metrics = {name: compare.summarise(account, prepared.bars_per_year) for name, account in accounts.items()}
+    verdict = scoring.judge(
+        run, reporter, config, prepared, slice_name=slice_name, params=params, accounts=accounts
+    )
     start, stop = getattr(prepared.split, slice_name)
     stamps = pd.DatetimeIndex(prepared.frame.index)
     result = {
@@ -139,8 +149,14 @@ def judge_prepared(
         "bars_per_year": prepared.bars_per_year,
         "chosen_window": restored.plain["best_window"],
         "beats_buy_and_hold": bool(accounts["policy"].equity[-1] > accounts["buy_and_hold"].equity[-1]),
-        "verdict": verdict_sentence(metrics, slice_name=slice_name),
-        "notes": _notes(run, config, prepared),
+        "verdict": verdict_sentence(metrics, slice_name=slice_name, judged=True),
+        "edge": verdict.edge,
+        "targets": [
+            target
+            for phase in ("phase 1", targets.OVERALL)
+            for target in targets.targets(metrics["policy"], phase=phase)
+        ],
+        "notes": [*verdict.notes, *_notes(run, config, prepared)],
         "strategies": metrics,
     }
     strategies = {
@@ -151,6 +167,8 @@ def judge_prepared(
         _page(run, config, prepared, slice_name=slice_name),
         strategies=strategies,
         notes=result["notes"],
+        edge=result["edge"],
+        targets=result["targets"],
         trades=_trades(prepared, (start, stop), accounts["policy"]),
     )
     result_file, page_file = run.results(slice_name)
@@ -182,7 +200,8 @@ def print_result(result: dict[str, Any]) -> None:
         cells = [strategies[name][key] for name in names]
         texts = ["–" if cell is None else form(cell) for cell in cells]
         lines.append(f"{label:<17}" + "".join(f"{text:>15}" for text in texts))
-    sys.stdout.write("\n".join([*lines, "", result["verdict"], *result["notes"], ""]) + "\n")
+    verdict = [*judgement.in_words(result["edge"]), targets.line(result["targets"])]
+    sys.stdout.write("\n".join([*lines, "", result["verdict"], *verdict, *result["notes"], ""]) + "\n")
 
 
 def _growth(fraction: float) -> str:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from ztb_jax.data.frame import content_hash
 from ztb_jax.errors import ConfigError, JobError
 from ztb_jax.features import recipe
 from ztb_jax.learner import Learner
-from ztb_jax.runs import checkpoint, directory, loop, policy_files, profile, programs, sinks
+from ztb_jax.runs import checkpoint, directory, ledger, loop, policy_files, profile, programs, sinks
 from ztb_jax.training import evaluate, memory, metadata, run_seal
 from ztb_jax.training.between import CARRY, STOPPED, Between
 from ztb_jax.training.evaluate import BEST
@@ -29,7 +30,7 @@ from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 from ztb_jax.training.replaying import Recorder
 
-NO_PROGRAM = ("seed", "run.id", "run.root", "run.policy_every_windows", "env.capital")
+NO_PROGRAM = ("seed", "run.id", "run.root", "run.ledger", "run.policy_every_windows", "env.capital")
 NO_PROGRAMS = ("replays.", "sinks.")
 Read = Callable[[dict[str, Any]], checkpoint.Restored | None]
 
@@ -94,6 +95,7 @@ def _train_on(
     device: devices.Handle, config: Config, reporter: Reporter, stop: StopRequest, *, facts: Any
 ) -> Outcome:
     sinks.check_sinks(config.sinks)
+    ledger.check(ledger.place(Path(config.run.root).expanduser(), config.run.ledger))
     prepared = prepared_market(config, reporter)
     stop.check()
     run = directory.create(config.run.root, config.run.id, as_dict(config))
@@ -129,6 +131,7 @@ def go_on(
       known: its metadata so far.
       read: the trees that a checkpoint holds -> the checkpoint to go on from, None for the start.
     """
+    ledger.check(ledger.place(run.path.resolve().parent, config.run.ledger))
     with _recording(config, run, reporter):
         run.reserve.write_bytes(bytes(directory.RESERVED))
         directory.clear_drafts(run)
@@ -236,6 +239,7 @@ def _train_and_judge(
     reporter.update(
         status="cancelled" if cancelled else "completed",
         verdict=result["verdict"],
+        edge=result["edge"]["label"],
         fraction=fraction,
         finished_at=directory.timestamp(),
     )

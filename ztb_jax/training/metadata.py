@@ -54,6 +54,7 @@ def begun(
         "window_env_steps": schedule.window_env_steps(config),
         "finished_at": None,
         "verdict": None,
+        "edge": None,
         "error": None,
         "halt_reason": None,
         "config_path": run.relative(run.config),

@@ -33,7 +33,8 @@ def resume(
       reporter: as of `job.train`.
       stop: likewise.
       allow_drift: go on though what the run depends on has changed; the seal then tells of it.
-      flags: settings that say where to run, by dotted key: data.cache_dir, run.device and run.devices.
+      flags: settings that say where to run, by dotted key: data.cache_dir, run.ledger, run.device and
+        run.devices.
 
     Raises:
       UserError: no run, one that has ended, one that another process writes, or one whose surroundings have

@@ -57,7 +57,10 @@ COMPARED = (
 """What a seal is validated by; hostname, user and folder do not change a result."""
 EXPLAINED = ("git_commit", "requirements_hash", "config_hash", "jax_settings")
 """Those that `changes` tells by what is behind them."""
-PLACES = ("data.cache_dir", "run.root", "run.id", "run.device", "gates.memory_gb", "gates.resume_seconds")
+PLACES = (
+    "data.cache_dir", "run.root", "run.id", "run.ledger", "run.device", "gates.memory_gb",
+    "gates.resume_seconds",
+)  # fmt: skip
 """Settings of where a run is made, not of what."""
 
 

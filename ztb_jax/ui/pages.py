@@ -55,7 +55,7 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {each.__name__: each for each in (*words.FILTERS, listing.result)}
+    made.filters |= {each.__name__: each for each in (*words.FILTERS, listing.result, listing.verdict)}
     made.globals |= {"metric": words.metric, "took": words.took, "asset": asset, "alone": None}
     return made
 
@@ -115,7 +115,7 @@ def list_page(request: Request, status: str = "", sort: str = "started_at", q: s
 
 def searched(run: dict[str, Any]) -> str:
     """The text of a run that a filter looks in."""
-    names = ("run_id", "symbol", "timeframe", "verdict", "error", "halt_reason")
+    names = ("run_id", "symbol", "timeframe", "verdict", "edge", "error", "halt_reason")
     return " ".join(str(run[name]) for name in names if run[name]).casefold()
 
 
@@ -136,7 +136,7 @@ def run_page(request: Request, run_id: str) -> Response:
         run=told,
         headline=words.headline(told),
         metadata=metadata,
-        evaluation=reading.read_evaluation(run) or {"notes": None, "strategies": None},
+        evaluation=reading.read_evaluation(run) or {"notes": None, "strategies": None, "edge": None},
         num_windows=len(rows),
         failures=words.failures(rows),
         replays=entries,

@@ -144,8 +144,12 @@ def read_evaluation(run: directory.RunDirectory) -> dict[str, Any] | None:
         return None
     strategies, notes = found.get("strategies", {}), found.get("notes", [])
     tables = isinstance(strategies, dict) and all(isinstance(each, dict) for each in strategies.values())
-    if not tables or not isinstance(notes, list):
-        raise RunError(f"{run.evaluation} is damaged (strategies or notes are none): evaluate the run again")
+    edge = found.get("edge")
+    judged = edge is None or (isinstance(edge, dict) and isinstance(edge.get("reasons"), list))
+    if not tables or not judged or not isinstance(notes, list):
+        raise RunError(
+            f"{run.evaluation} is damaged (strategies, edge or notes are none): evaluate the run again"
+        )
     return dict.fromkeys(artifacts.Evaluation.__annotations__) | found
 
 

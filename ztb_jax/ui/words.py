@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ztb_jax.runs import listing
 from ztb_jax.verdicts import HEALTHY, VERDICTS
 
 UNKNOWN = "–"
@@ -147,7 +148,7 @@ def headline(told: Mapping[str, Any]) -> str:
         return f"{phase}: {share(told['fraction'])} done." if told["phase"] == "train" else f"{phase}."
     if status == "killed":
         return "Nobody writes to this run any more: it was killed. Resume it to go on."
-    ended = told["error"] or told["verdict"] or told["halt_reason"]
+    ended = told["error"] or listing.verdict(told) or told["halt_reason"]
     return str(ended) if ended else f"{status.capitalize()}."
 
 

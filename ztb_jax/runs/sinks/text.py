@@ -74,5 +74,7 @@ def _ended(facts: Mapping[str, Any]) -> str:
     if facts.get("error"):
         parts.append(f"error: {facts['error']}")
     if facts.get("evaluation"):
+        edge = facts["evaluation"].get("edge")
+        parts += [f"verdict={edge['label']}"] if edge else []
         parts.append(facts["evaluation"]["verdict"])
     return " ".join(parts)

@@ -1,0 +1,121 @@
+"""A scoring is written into the record first, and judged then, with the M that the record tells."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ztb_jax import build
+from ztb_jax.config import Config, flat
+from ztb_jax.data.frame import canonical_timeframe, content_hash
+from ztb_jax.evaluation import compare, judgement, metrics
+from ztb_jax.evaluation.verdict import SEEN
+from ztb_jax.runs import directory, ledger, packing
+from ztb_jax.runs.judged import Scored
+from ztb_jax.training.progress import Reporter
+from ztb_jax.training.run_seal import PLACES
+
+
+class Verdict(NamedTuple):
+    """What `evaluation.json` holds as `edge`, and sentences to stand under the verdict."""
+
+    edge: dict[str, Any]
+    notes: list[str]
+
+
+def judge(
+    run: directory.RunDirectory,
+    reporter: Reporter,
+    config: Config,
+    prepared: build.Prepared,
+    *,
+    slice_name: str,
+    params: Any,
+    accounts: Mapping[str, compare.Account],
+) -> Verdict:
+    """The verdict on `params`, once the record of scorings holds them.
+
+    Args:
+      run: that they are of.
+      reporter: told of what the record lacks.
+      config: of the run.
+      prepared: its market.
+      slice_name: what they were scored on.
+      params: weights of the policy.
+      accounts: of "policy" and its baselines on that slice.
+
+    Raises:
+      RunError: the record cannot be written, or is damaged.
+    """
+    returns = {name: metrics.net_returns(account.equity) for name, account in accounts.items()}
+    policy, year = returns.pop("policy"), prepared.bars_per_year
+    path = ledger.place(run.path.resolve().parent, config.run.ledger)
+    row = _scored(
+        run, config, prepared, slice_name=slice_name, params=params, sharpe=metrics.sharpe(policy, year)
+    )
+    found = ledger.append(path, row)
+    for each in found.told:
+        reporter.say(f"{'evaluate':<11}{each}")
+    counted = ledger.trials(found.rows, row)
+    before = _counted_before(run, slice_name)
+    many = max(counted.policies, before)
+    if slice_name in SEEN:
+        edge = judgement.no_judgement(SEEN[slice_name], trials=many)
+    else:
+        edge = judgement.judge(
+            policy, returns, trials=many, trial_sharpes=counted.sharpes, bars_per_year=year
+        )
+    edge |= {
+        "trials_at_first": counted.at_first,
+        "ledger": config.run.ledger,
+    }
+    notes = []
+    if before > counted.policies:
+        notes.append(
+            f"The record of scorings holds {counted.policies:,} of the {before:,} policies that were counted "
+            f"before: M stays {before:,}."
+        )
+    return Verdict(edge, notes)
+
+
+def settings_digest(config: Config) -> str:
+    """SHA-256 of the settings without the seed and without where a run lies: equal for seeds of one kind."""
+    kept = {name: value for name, value in flat(config).items() if name != "seed" and name not in PLACES}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _scored(run, config, prepared, *, slice_name: str, params: Any, sharpe: float) -> Scored:
+    start, stop = getattr(prepared.split, slice_name)
+    stamps = pd.DatetimeIndex(prepared.frame.index)
+    first, last = (stamps[at].strftime("%Y-%m-%dT%H:%M:%SZ") for at in (start + 1, stop - 1))
+    defined = math.isfinite(sharpe)  # it is not for a single bar
+    return {
+        "kind": directory.read_object(run.metadata).get("kind", "run"),
+        "run_id": run.id,
+        "seed": config.seed,
+        "config": settings_digest(config),
+        "policy": packing.chained("", packing.digests({"weights": params})),
+        "symbol": config.data.symbol,
+        "timeframe": canonical_timeframe(config.data.timeframe),
+        "data": content_hash(prepared.frame),
+        "slice": slice_name,
+        "first": first,
+        "last": last,
+        "bars": stop - 1 - start,
+        "sharpe": sharpe if defined else None,
+        "sharpe_per_bar": sharpe / prepared.bars_per_year**0.5 if defined else None,
+        "scored_at": directory.timestamp(),
+    }
+
+
+def _counted_before(run: directory.RunDirectory, slice_name: str) -> int:
+    """M as this run's last evaluation tells it: a record that was lost since makes it no smaller."""
+    path, _ = run.results(slice_name)
+    if not path.is_file():
+        return 0
+    edge = directory.read_object(path).get("edge")
+    trials = edge.get("trials") if isinstance(edge, dict) else None
+    return trials if isinstance(trials, int) else 0
