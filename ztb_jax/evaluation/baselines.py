@@ -29,17 +29,15 @@ class Stances(NamedTuple):
 def stances_of(levels: Sequence[float]) -> Stances:
     """The opinions in an environment's levels.
 
-    Long is the highest level, short the lowest and flat the one nearest to 0. Where no level is positive
-    (negative), to be long (short) is to be flat.
+    Long is the highest level, short the lowest and flat the one nearest to 0: so where no level is negative
+    (positive), to be short (long) is to be flat.
 
     Raises:
       ValueError: no level.
     """
     if not len(levels):
         raise ValueError("there are no levels to choose from: give at least one")
-    flat = min(levels, key=abs)
-    high, low = max(levels), min(levels)
-    return Stances(long=high if high > 0.0 else flat, flat=flat, short=low if low < 0.0 else flat)
+    return Stances(long=max(levels), flat=min(levels, key=abs), short=min(levels))
 
 
 def rule_paths(close: np.ndarray, levels: Sequence[float]) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from ztb_jax.data.load import SYNTHETIC, load_bars
 from ztb_jax.errors import RunError
 from ztb_jax.evaluation import compare, report
 from ztb_jax.evaluation.backtest import make_policy_backtest
-from ztb_jax.evaluation.verdict import verdict_sentence
+from ztb_jax.evaluation.verdict import SEEN, verdict_sentence
 from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory
 from ztb_jax.training import provenance
@@ -142,7 +142,7 @@ def judge_prepared(
         "chosen_window": restored.plain["best_window"],
         "beats_buy_and_hold": bool(accounts["policy"].equity[-1] > accounts["buy_and_hold"].equity[-1]),
         "verdict": verdict_sentence(metrics, slice_name=slice_name),
-        "notes": [*_notes(run, config, prepared), *_luck(beside.luck)],
+        "notes": [*_notes(run, config, prepared), *_luck(beside.luck, slice_name)],
         "strategies": metrics,
     }
     strategies = {
@@ -234,13 +234,14 @@ def _notes(run, config, prepared) -> list[str]:
     return notes + _stale_opens(config, prepared)
 
 
-def _luck(luck: compare.Luck | None) -> list[str]:
-    """Whether the policy's timing beats chance; nothing where its spells have but one order."""
-    if luck is None or (luck.accounts == luck.growth).all():
+def _luck(luck: compare.Luck | None, slice_name: str) -> list[str]:
+    """Whether its timing beats chance; nothing on bars that made it, or where chance has no choice."""
+    if luck is None or slice_name in SEEN or (luck.accounts == luck.growth).all():
         return []
+    count = luck.accounts.size
     return [
-        f"Of {luck.accounts.size} accounts with the policy's own positions in random orders {luck.below:.0%} "
-        f"grew less than in its own (p = {luck.p_value:.2f})."
+        f"In random orders, its own positions grew less in {round(luck.below * count)} of {count} accounts "
+        f"(p = {luck.p_value:.2f})."
     ]
 
 
