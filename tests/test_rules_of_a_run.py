@@ -103,7 +103,7 @@ def test_a_run_with_every_rule_trains_and_tells_every_fill():
     # What closes a holding inside a bar trades exactly what it holds there.
     closed = account.traded[:, 1] != 0
     np.testing.assert_array_equal(account.held[closed, 1], -account.traded[closed, 1])
-    traces = compare.play_baselines(test, env, seed=0)
+    traces = compare.play_baselines(test, env, seed=0).traces
     assert np.abs(traces["buy_and_hold"].exposure).max() <= 1.5 * 1.2
 
 
@@ -165,7 +165,7 @@ def test_a_volatility_target_is_played_only_where_the_deviation_is_known():
     for one in data.slices.values():
         assert (np.asarray(one.env_params.market.scale)[one.lookback - 1 :] > 0).all()
     env = build.make_environment(resolve(environ={}, flags=flags))
-    traces = compare.play_baselines(data.slices["train"], env, seed=0)
+    traces = compare.play_baselines(data.slices["train"], env, seed=0).traces
     assert np.abs(traces["buy_and_hold"].exposure[1:]).min() > 0
     with pytest.raises(DataError, match=r"env.volatility_window \(1400\) leaves 100 of 1500 bars"):
         prepared(resolve(environ={}, flags=flags | {"env.volatility_window": 1400}))

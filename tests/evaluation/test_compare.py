@@ -48,7 +48,7 @@ def test_baselines_are_what_they_say():
     gap, body = compare.bars_of(data)
     np.testing.assert_allclose(gap, opened[start + 1 : stop] / closed[start : stop - 1] - 1, atol=1e-6)
     np.testing.assert_allclose(body, closed[start + 1 : stop] / opened[start + 1 : stop] - 1, atol=1e-6)
-    traces = compare.play_baselines(data, ENV, seed=0)
+    traces = compare.play_baselines(data, ENV, seed=0).traces
     hold = compare.account_of(traces["buy_and_hold"], gap)
     paid = 0.003 * (1 + 2e-4) + 2e-4
     np.testing.assert_allclose(hold.equity[-1], closed[stop - 1] / opened[start + 1] - paid, rtol=1e-4)
@@ -66,9 +66,11 @@ def test_baselines_are_what_they_say():
 def test_baselines_of_a_range_are_those_of_its_ends_and_flat():
     data = prepared().slices["test"]
     ranged = make_single(actions=actions.continuous(low=-1.0, high=1.0), episode_bars=64)
-    ours, theirs = (compare.play_baselines(data, env, seed=0) for env in (ranged, ENV))
-    assert set(ours) == {"buy_and_hold", "flat", "random", "hindsight"}
+    ours, theirs = (compare.play_baselines(data, env, seed=0).traces for env in (ranged, ENV))
+    assert set(ours) == set(theirs)
     for name, trace in ours.items():
+        if name == "inverse_volatility":
+            continue  # an amount: it has finer levels to choose from
         np.testing.assert_allclose(trace.gain, theirs[name].gain, atol=1e-7)
 
 

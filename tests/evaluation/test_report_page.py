@@ -119,6 +119,25 @@ def test_columns_are_ordered_and_hindsight_is_labelled(page):
     assert "not attainable, needs tomorrow’s prices" in page
 
 
+def test_rules_have_a_table_of_their_own_and_no_curve(page):
+    content = report()
+    names = ("momentum", "matched_random", "inverse_volatility")
+    rules = {name: content.strategies["random"] for name in names}
+    both = render(dataclasses.replace(content, strategies=rules | content.strategies))
+    tables = [re.findall(r'<th scope="col"[^>]*>([^<]+)', table) for table in metrics_tables(both)]
+    assert tables == [
+        ["Metric", "Policy", "Buy-and-hold", "Flat", "Random", "Hindsight optimum"],
+        ["Metric", "Policy", "Momentum", "Inverse volatility", "Matched random"],
+    ]
+    assert metrics_tables(page) == metrics_tables(both)[:1]
+    assert re.findall(r"<svg.*?</svg>", both, re.DOTALL) == re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert "Momentum</b>" not in both
+
+
+def metrics_tables(page):
+    return re.findall(r'<table class="metrics">.*?</table>', page, re.DOTALL)
+
+
 def test_content_reaches_the_page(page):
     text = " ".join(" ".join(outline(page).text).split())
     expected = [

@@ -1,6 +1,7 @@
 """The main job through its command: what it leaves, what it refuses, how it stops."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -61,7 +62,10 @@ def test_a_run_leaves_every_artifact(finished):
     assert [row["window_id"] for row in rows] == [0, 1, 2, 3]
     assert [row["env_steps_end"] for row in rows] == [1024, 2048, 3072, 4096]
     result = directory.read_json(finished.evaluation)
-    assert set(result["strategies"]) == {"policy", "buy_and_hold", "flat", "random", "hindsight"}
+    assert list(result["strategies"]) == [
+        "policy", "buy_and_hold", "flat", "random", "moving_average_cross", "momentum", "mean_reversion",
+        "inverse_volatility", "matched_random", "hindsight",
+    ]  # fmt: skip
     assert result["strategies"]["flat"]["total_return"] == 0.0
     assert result["strategies"]["hindsight"]["total_return"] >= result["strategies"]["policy"]["total_return"]
     page = finished.report.read_text()
@@ -73,6 +77,26 @@ def test_a_run_leaves_every_artifact(finished):
     best = str(facts["best_window"])
     assert {p.name for p in finished.checkpoints.iterdir()} == {"2", "3", best}
     assert [path.name for path in finished.path.iterdir() if path.name.startswith(".")] == [".lock"]
+
+
+def test_the_printed_table_is_readable_in_a_terminal_of_100_columns(finished, capsys):
+    result = directory.read_json(finished.evaluation)
+    evaluate.print_result(result)
+    lines = capsys.readouterr().out.split("\n")
+    table = lines[2 : 3 + len(result["strategies"])]
+    assert table[0].endswith(" costs")
+    assert [row[:20].strip().replace(" ", "_") for row in table[1:]] == list(result["strategies"])
+    assert {len(row) for row in table} == {len(table[0])}
+    assert len(table[0]) <= 100
+
+
+def test_the_timing_of_the_policy_is_told_beside_chance(finished):
+    result = directory.read_json(finished.evaluation)
+    told = [note for note in result["notes"] if note.startswith("In random orders")]
+    assert len(told) == 1
+    less, accounts, p_value = (float(number) for number in re.findall(r"\d+(?:\.\d+)?", told[0]))
+    assert accounts == 101
+    assert p_value == pytest.approx((1 + accounts - less) / (1 + accounts), abs=0.005)
 
 
 def test_more_windows_compile_nothing_more(tiny, tmp_path):

@@ -1,4 +1,4 @@
-"""One account through a whole slice: a policy's, or a given path of levels."""
+"""One account through a whole slice: a policy's, or a given path of levels or of weights."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs import portfolio
 from envs.checks import check_unbroken
 from envs.orders import LEVEL
 from envs.single import Draw, make_single
@@ -17,6 +18,8 @@ from ztb_jax.policies.policy import Policy, check_actions, mask_of, nothing_reme
 
 class Trace(NamedTuple):
     """What one account did and earned over the N steps of a slice.
+
+    In a portfolio of A instruments level, exposure and the parts of fill are [N, A].
 
     Attributes:
       level: [N] float32, asked for at bar first + n and filled at the next open; the account's where nothing
@@ -43,11 +46,15 @@ def start_of(env: Env, params: EnvParams) -> Any:
       ValueError: the bars are several stretches in a row.
     """
     check_unbroken(params)
-    state = env.begin(Draw(params.first, jnp.float32(0)), params)
+    return _endless(env.begin(Draw(params.first, jnp.float32(0)), params))
+
+
+def _endless(state: Any) -> Any:
     return state.replace(end=jnp.int32(np.iinfo(np.int32).max))
 
 
-def _step(env: Env, carry, order: Order, params: EnvParams):
+def _step(env: Env, carry, order: Order | jax.Array, params: EnvParams):
+    """One bar with an order, or with a portfolio's target weights [A]."""
     state, dead = carry
     moved, out = env.advance(state, order, params)
     # A closed account holds nothing, pays nothing and stays at what it had.
@@ -56,8 +63,8 @@ def _step(env: Env, carry, order: Order, params: EnvParams):
     kept = jax.tree.map(lambda stopped, on: jnp.where(dead, stopped, on), frozen, moved)
     kept = kept.replace(bar=moved.bar, end=moved.end)
     fill, closing = jax.tree.map(lambda value: jnp.where(dead, 0.0, value), (out.fill, out.exit))
-    level = order.level
-    if order.asks is not None:
+    level = order.level if isinstance(order, Order) else order
+    if isinstance(order, Order) and order.asks is not None:
         level = jnp.where(order.asks == LEVEL, level, state.account.level)
     level = jnp.where(dead, 0.0, level)
     dead = dead | out.terminated
@@ -113,5 +120,22 @@ def make_path_backtest(env: Env | None = None) -> Callable[[jax.Array, EnvParams
     def run(path, params):
         start = (start_of(env, params), jnp.bool_(False))
         return jax.lax.scan(lambda carry, level: _step(env, carry, Order(level), params), start, path)[1]
+
+    return jax.jit(run)
+
+
+def make_weights_backtest(env: Env) -> Callable[[jax.Array, EnvParams], Trace]:
+    """(weights [N, A], params) -> Trace of asking for `weights[n]` at bar first + n, from a flat account.
+
+    Limits of risk are applied as they are to a policy; weights that are asked for again keep the units.
+
+    Args:
+      env: of `envs.portfolio.make_portfolio`; the parameters are those of its market.
+    """
+
+    def run(path, params):
+        nothing = portfolio.Draw(params.first, jnp.zeros(env.actions.shape, jnp.float32))
+        start = (_endless(env.begin(nothing, params)), jnp.bool_(False))
+        return jax.lax.scan(lambda carry, weights: _step(env, carry, weights, params), start, path)[1]
 
     return jax.jit(run)

@@ -3,6 +3,7 @@
 Axes: N steps, N + 1 closing marks.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +13,12 @@ import numpy as np
 from envs.types import Env
 from ztb_jax.data.market import MarketData
 from ztb_jax.errors import DataError
-from ztb_jax.evaluation import metrics, oracle
+from ztb_jax.evaluation import baselines, metrics, oracle
 from ztb_jax.evaluation.backtest import Trace, make_path_backtest
 
 RANDOM_ACCOUNTS = 101
+LANES = 32  # accounts played at once: one program for any number of them, whose traces fit in memory
+RANGE_STEPS = 10  # levels of a range that rules choose among, from 0 to its farther end
 # Beyond this log growth a float64 equity overflows: such a curve cannot be drawn, nor means anything.
 LARGEST_LOG_GROWTH = 600.0
 
@@ -104,43 +107,102 @@ def bars_of(data: MarketData) -> tuple[np.ndarray, np.ndarray]:
     return gap, body
 
 
-def play_baselines(data: MarketData, env: Env, *, seed: int) -> dict[str, Trace]:
-    """Traces of buy-and-hold, flat, random and the hindsight optimum.
+class Luck(NamedTuple):
+    """Where the policy's path of levels lies among accounts with the same spells in random orders.
+
+    All are played alike, at the market and unprotected, the policy's own path, too.
+
+    Attributes:
+      growth: log growth of the policy's path over the slice, net of costs.
+      accounts: [B] of the others.
+    """
+
+    growth: float
+    accounts: np.ndarray
+
+    @property
+    def below(self) -> float:
+        """Share of the accounts that grew less."""
+        return float((self.accounts < self.growth).mean())
+
+    @property
+    def p_value(self) -> float:
+        """(1 + accounts that grew no less) / (1 + B): how often mere timing by chance does as well.
+
+        1 where there is but one order of the spells. Phipson and Smyth 2010.
+        """
+        return float((1 + (self.accounts >= self.growth).sum()) / (1 + self.accounts.size))
+
+
+class Baselines(NamedTuple):
+    """What stands beside a policy.
+
+    Attributes:
+      traces: by name.
+      luck: of the policy; None where none was given.
+    """
+
+    traces: dict[str, Trace]
+    luck: Luck | None
+
+
+def play_baselines(
+    data: MarketData,
+    env: Env,
+    *,
+    seed: int,
+    close: np.ndarray | None = None,
+    policy: Trace | None = None,
+) -> Baselines:
+    """Play every baseline by the rules of `env`.
 
     Buy-and-hold takes level 1 at the first open and keeps it. Random draws a level for every bar; of
-    `RANDOM_ACCOUNTS` such accounts the one of median growth stands for them. Hindsight is the best path of
-    levels for one who knows every price, found at constant exposure and then played in the simulator; it is
-    left out where its equity would overflow, and where no path of levels survives.
+    `RANDOM_ACCOUNTS` such accounts the one of median growth stands for them. The simple rules are those of
+    `baselines.rule_paths`. Matched random has the policy's own spells in random orders, again the median of
+    as many. Hindsight is the best path of levels for one who knows every price, found at constant exposure
+    and then played in the simulator; it is left out where its equity would overflow, and where no path of
+    levels survives.
 
     Args:
       data: the slice.
-      env: whose levels (of a range its ends and 0) and rules to play by; baselines trade at the market and
-        unprotected.
+      env: whose levels and rules to play by; baselines trade at the market and unprotected. Of a range,
+        random and hindsight take its ends and 0, and the simple rules tenths of its farther end.
       seed: of the random accounts.
+      close: [M] closes of every bar up to the slice's last one, for the rules to warm up on; None has only
+        those of the slice and its lookback, and rules that are warming up are flat.
+      policy: what the policy did, to be matched; None leaves that baseline out.
+
+    Raises:
+      ValueError: `close` does not end as the slice does, or has prices that are not positive and finite.
     """
     gap, body = bars_of(data)
-    backtest, levels = make_path_backtest(env), _levels_of(env)
+    growth, play = _player(env, data)
+    rng, levels = np.random.default_rng(seed), _levels_of(env)
+    drawn = rng.choice(np.asarray(levels), size=(RANDOM_ACCOUNTS, gap.size))
+    paths = {
+        "buy_and_hold": np.ones(gap.size),
+        "flat": np.zeros(gap.size),
+        "random": drawn[_median(growth(drawn))],
+        **_rules(data, env, close),
+    }
+    luck = None
+    if policy is not None:
+        own = np.asarray(policy.level, np.float64)
+        step = 0.0 if env.levels else _step_of(env)
+        orders = baselines.shuffled_spells(own, rng, accounts=RANDOM_ACCOUNTS, step=step)
+        grown = growth(np.concatenate([own[None], orders]))
+        luck = Luck(growth=float(grown[0]), accounts=grown[1:])
+        paths["matched_random"] = orders[_median(luck.accounts)]
     costs = data.env_params.costs
     one_way = float(costs.fee_rate + costs.half_spread + costs.slippage)
-
-    def play(path: np.ndarray) -> Trace:
-        return jax.device_get(backtest(jnp.asarray(path, jnp.float32), data.env_params))
-
-    drawn = np.random.default_rng(seed).choice(np.asarray(levels), size=(RANDOM_ACCOUNTS, gap.size))
-    growth = [np.log1p(play(path).gain.astype(np.float64)).sum() for path in drawn]
-    median = int(np.argsort(growth, kind="stable")[RANDOM_ACCOUNTS // 2])
-    traces = {
-        "buy_and_hold": play(np.ones(gap.size)),
-        "flat": play(np.zeros(gap.size)),
-        "random": play(drawn[median]),
-    }
     try:
-        best = play(oracle.hindsight(gap, body, levels=levels, cost=one_way).path)
+        paths["hindsight"] = oracle.hindsight(gap, body, levels=levels, cost=one_way).path
     except oracle.NoPathError:
-        return traces
-    if np.log1p(best.gain.astype(np.float64)).sum() < LARGEST_LOG_GROWTH:
-        traces["hindsight"] = best
-    return traces
+        return Baselines(play(paths), luck)
+    traces = play(paths)
+    if not np.log1p(traces["hindsight"].gain.astype(np.float64)).sum() < LARGEST_LOG_GROWTH:
+        del traces["hindsight"]
+    return Baselines(traces, luck)
 
 
 def play_buy_and_hold(data: MarketData, env: Env) -> Trace:
@@ -152,7 +214,69 @@ def play_buy_and_hold(data: MarketData, env: Env) -> Trace:
 def _levels_of(env: Env) -> tuple[float, ...]:
     """The levels that an account may take; of a range its ends and, where it holds it, being flat."""
     low, high = env.actions.low, env.actions.high
-    return env.levels or tuple(sorted({low, high, *([0.0] if low < 0.0 < high else [])}))
+    return tuple(dict.fromkeys(env.levels)) or ((low, 0.0, high) if low < 0.0 < high else (low, high))
+
+
+def _step_of(env: Env) -> float:
+    """What counts as one level of a range."""
+    return max(abs(env.actions.low), abs(env.actions.high)) / RANGE_STEPS
+
+
+def _rules(data: MarketData, env: Env, close: np.ndarray | None) -> dict[str, np.ndarray]:
+    """The paths [N] of the simple rules over the slice."""
+    levels, steps = _levels_of(env), data.num_steps
+    if not env.levels:
+        grid = _step_of(env) * np.arange(-RANGE_STEPS, RANGE_STEPS + 1)
+        inside = grid[(levels[0] < grid) & (grid < levels[-1])]
+        levels = (levels[0], *inside.tolist(), levels[-1])
+    market = data.env_params.market
+    gap, body = (np.asarray(part, np.float64) for part in (market.gap, market.body))
+    moved = (1.0 + gap) * (1.0 + body)
+    close = np.cumprod(moved) if close is None else np.asarray(close, np.float64)
+    if len(close) <= steps:
+        raise ValueError(
+            f"close has {len(close)} bars and the slice {steps + 1}: give every bar up to its last"
+        )
+    # A close too many would be tomorrow's price. The market's returns are rounded to float32.
+    rounding = 1e-6 * ((1.0 + abs(gap)) * (1.0 + abs(body)) - 1.0) + 1e-12
+    differs = abs(close[-steps:] / close[-steps - 1 : -1] - moved[-steps:]) > rounding[-steps:]
+    if differs.any():
+        raise ValueError(
+            f"close does not move as the slice does in {differs.sum()} of {steps} bars: give every bar up to "
+            "its last, and none after"
+        )
+    # The last close comes after the last decision.
+    return {name: path[-steps:] for name, path in baselines.rule_paths(close[:-1], levels).items()}
+
+
+def _player(env: Env, data: MarketData) -> tuple[Callable, Callable]:
+    """growth(paths [B, N]) -> [B] log growth, and play(name to path [N]) -> name to Trace, of one program."""
+    backtest = jax.jit(jax.vmap(make_path_backtest(env), in_axes=(0, None)))
+
+    def lanes(paths: np.ndarray):
+        for start in range(0, len(paths), LANES):
+            part = np.zeros((LANES, paths.shape[1]), np.float32)
+            here = paths[start : start + LANES]
+            part[: len(here)] = here
+            yield len(here), backtest(jnp.asarray(part), data.env_params)
+
+    def growth(paths: np.ndarray) -> np.ndarray:
+        gains = [np.asarray(trace.gain, np.float64)[:count] for count, trace in lanes(paths)]
+        return np.log1p(np.concatenate(gains)).sum(axis=1)
+
+    def play(paths: dict[str, np.ndarray]) -> dict[str, Trace]:
+        rows: list[Trace] = []
+        for count, trace in lanes(np.stack(list(paths.values()))):
+            host = jax.device_get(trace)
+            rows += [jax.tree.map(lambda leaf, row=row: leaf[row].copy(), host) for row in range(count)]
+        return dict(zip(paths, rows, strict=True))
+
+    return growth, play
+
+
+def _median(growth: np.ndarray) -> int:
+    """The account of median growth."""
+    return int(np.argsort(growth, kind="stable")[growth.size // 2])
 
 
 def log_growth(trace: Any) -> float:

@@ -94,7 +94,7 @@ class Report:
       bars_per_year: from the instrument's own calendar.
       stamps: [T+1] datetime64 of the closing marks.
       price: [T+1] closing price at them, quote currency.
-      strategies: "policy" and "buy_and_hold", and any of "flat", "random", "hindsight", by name.
+      strategies: "policy" and "buy_and_hold", and any others, by name; those in `RULES` are not drawn.
       trades: every fill of the policy, in order; the page folds all but the first and the last ten, leaves
         out what is beyond two thousand more, and draws them where they are at most two hundred.
       learning: the learning curve, or None when nothing was trained here.
@@ -137,8 +137,9 @@ def render(report: Report) -> str:
       ValueError: a series is not finite or has the wrong length, or the policy or buy-and-hold is missing.
     """
     _check(report)
-    names = sorted(report.strategies, key=_rank)
-    metrics = {name: report.strategies[name].metrics for name in names}
+    ranked = sorted(report.strategies, key=_rank)
+    metrics = {name: report.strategies[name].metrics for name in ranked}
+    names = [name for name in ranked if name not in RULES]
     return _template().render(
         report=report,
         verdict=verdict_sentence(
@@ -148,8 +149,7 @@ def render(report: Report) -> str:
         targets=report_verdict.target_rows(report.targets),
         span=(_stamp(report.stamps[0]), _stamp(report.stamps[-1])),
         num_bars=f"{report.stamps.size - 1:,}",
-        columns=[(name, *COLUMNS.get(name, (name, ""))) for name in names],
-        rows=_metric_rows(metrics),
+        tables=_tables(metrics, names),
         figures=_figures(report, names),
         ends=_ends(report, names),
         trades=_trade_list(report.trades),
@@ -208,8 +208,15 @@ COLUMNS = {
     "buy_and_hold": ("Buy-and-hold", ""),
     "flat": ("Flat", ""),
     "random": ("Random", ""),
+    "moving_average_cross": ("Moving averages", "20 against 50 bars"),
+    "momentum": ("Momentum", "60 bars"),
+    "mean_reversion": ("Mean reversion", "20 bars"),
+    "inverse_volatility": ("Inverse volatility", "20 bars"),
+    "matched_random": ("Matched random", "the policy’s positions in random order"),
     "hindsight": ("Hindsight optimum", "not attainable, needs tomorrow’s prices"),
 }
+# Told in a table of their own, and not drawn: nine curves cannot be told apart.
+RULES = ("moving_average_cross", "momentum", "mean_reversion", "inverse_volatility", "matched_random")
 METRICS = {
     "total_return": ("Total return", _growth),
     "annual_return": ("Annual return", _growth),
@@ -228,6 +235,22 @@ METRICS = {
     "profit_factor": ("Profit factor of round trips", _decimal),
     "fees_paid": ("Costs paid, of starting equity", _percent),
 }
+
+
+def _tables(
+    metrics: Mapping[str, Mapping[str, float | None]], drawn: Sequence[str]
+) -> list[dict[str, object]]:
+    """The policy beside what is drawn with it, and beside the rules."""
+    rules = [name for name in RULES if name in metrics]
+    groups = [("Table of metrics", drawn), ("Table of metrics, simple rules", ["policy", *rules])]
+    return [
+        {
+            "label": label,
+            "columns": [(name, *COLUMNS.get(name, (name, ""))) for name in group],
+            "rows": _metric_rows({name: metrics[name] for name in group}),
+        }
+        for label, group in groups[: 1 + bool(rules)]
+    ]
 
 
 def _metric_rows(metrics: Mapping[str, Mapping[str, float | None]]) -> list[tuple[str, list[str]]]:

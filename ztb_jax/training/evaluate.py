@@ -18,7 +18,7 @@ from ztb_jax.data.load import SYNTHETIC, load_bars
 from ztb_jax.errors import RunError
 from ztb_jax.evaluation import compare, judgement, report, targets
 from ztb_jax.evaluation.backtest import make_policy_backtest
-from ztb_jax.evaluation.verdict import verdict_sentence
+from ztb_jax.evaluation.verdict import SEEN, verdict_sentence
 from ztb_jax.features import recipe
 from ztb_jax.runs import checkpoint, directory
 from ztb_jax.training import provenance, scoring
@@ -129,14 +129,16 @@ def judge_prepared(
     data = prepared.slices[slice_name]
     traces = {"policy": backtest_of(config, prepared, slice_name)(params)}
     env = build.make_environment(config, measured=prepared.measured)
-    traces |= compare.play_baselines(data, env, seed=config.seed)
+    start, stop = getattr(prepared.split, slice_name)
+    close = prepared.frame["close"].to_numpy(np.float64)[:stop]
+    beside = compare.play_baselines(data, env, seed=config.seed, close=close, policy=traces["policy"])
+    traces |= beside.traces
     gap, _ = compare.bars_of(data)
     accounts = {name: compare.account_of(trace, gap) for name, trace in traces.items()}
     metrics = {name: compare.summarise(account, prepared.bars_per_year) for name, account in accounts.items()}
     verdict = scoring.judge(
         run, reporter, config, prepared, slice_name=slice_name, params=params, accounts=accounts
     )
-    start, stop = getattr(prepared.split, slice_name)
     stamps = pd.DatetimeIndex(prepared.frame.index)
     result = {
         "run_id": run.id,
@@ -156,7 +158,7 @@ def judge_prepared(
             for phase in ("phase 1", targets.OVERALL)
             for target in targets.targets(metrics["policy"], phase=phase)
         ],
-        "notes": [*verdict.notes, *_notes(run, config, prepared)],
+        "notes": [*verdict.notes, *_notes(run, config, prepared), *_luck(beside.luck, slice_name)],
         "strategies": metrics,
     }
     strategies = {
@@ -180,26 +182,28 @@ def judge_prepared(
 def print_result(result: dict[str, Any]) -> None:
     """The verdict and the table, for a person, on standard output."""
     strategies = result["strategies"]
-    names = list(strategies)
-    rows = (
+    columns = (
         ("total return", "total_return", _growth),
         ("annual return", "annual_return", _growth),
-        ("Sharpe ratio", "sharpe", "{:.2f}".format),
-        ("max drawdown", "max_drawdown", "{:.1%}".format),
-        ("turnover a year", "turnover", "{:,.1f}".format),
+        ("Sharpe", "sharpe", "{:.2f}".format),
+        ("drawdown", "max_drawdown", "{:.1%}".format),
+        ("turnover/year", "turnover", "{:,.1f}".format),
         ("trades", "num_trades", "{:,.0f}".format),
-        ("costs paid", "fees_paid", _growth),
+        ("costs", "fees_paid", _growth),
     )
+    rows = [["", *(label for label, _, _ in columns)]]
+    for name, metrics in strategies.items():
+        cells = ["–" if metrics[key] is None else form(metrics[key]) for _, key, form in columns]
+        rows.append([name.replace("_", " "), *cells])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "",
         f"{result['symbol']} {result['timeframe']}, {result['slice']} slice {result['first_bar']} to "
         f"{result['last_bar']}, {result['bars']} bars, net of costs",
-        " " * 17 + "".join(f"{name.replace('_', ' '):>15}" for name in names),
     ]
-    for label, key, form in rows:
-        cells = [strategies[name][key] for name in names]
-        texts = ["–" if cell is None else form(cell) for cell in cells]
-        lines.append(f"{label:<17}" + "".join(f"{text:>15}" for text in texts))
+    for name, *cells in rows:
+        texts = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
+        lines.append("  ".join([f"{name:<{widths[0]}}", *texts]))
     verdict = [*judgement.in_words(result["edge"]), targets.line(result["targets"])]
     sys.stdout.write("\n".join([*lines, "", result["verdict"], *verdict, *result["notes"], ""]) + "\n")
 
@@ -247,6 +251,17 @@ def _notes(run, config, prepared) -> list[str]:
     if config.learner != "random" and metadata["best_window"] == 0 and metadata["windows_emitted"] > 1:
         notes.append("The policy is the first window's: on the validation slice no later one did better.")
     return notes + _stale_opens(config, prepared)
+
+
+def _luck(luck: compare.Luck | None, slice_name: str) -> list[str]:
+    """Whether its timing beats chance; nothing on bars that made it, or where chance has no choice."""
+    if luck is None or slice_name in SEEN or (luck.accounts == luck.growth).all():
+        return []
+    count = luck.accounts.size
+    return [
+        f"In random orders, its own positions grew less in {round(luck.below * count)} of {count} accounts "
+        f"(p = {luck.p_value:.2f})."
+    ]
 
 
 def _stale_opens(config, prepared) -> list[str]:
