@@ -136,7 +136,9 @@ def calibrate(kind: Kind, *, markets: int, seeds: int, first: int = 0, **setting
     flags = dict(SETTINGS) | {"env.fee_rate": kind.cost}
     config = resolve(environ={}, flags=flags | {k.replace("__", "."): v for k, v in settings.items()})
     prepared = [_prepared(config, kind, first + number) for number in range(markets)]
-    slices = {name: _stacked([each.slices[name] for each in prepared]) for name in ("train", "validation", "test")}
+    slices = {
+        name: _stacked([each.slices[name] for each in prepared]) for name in ("train", "validation", "test")
+    }
     env = build.make_environment(config)
     backtest = make_policy_backtest(build.make_network(config, num_features=prepared[0].num_features), env)
     program = compile_trials(
@@ -191,9 +193,7 @@ def _stacked(datas: Sequence[Any]) -> Any:
 def _player(backtest: Callable[[Any, Any], Any], data: Any) -> Callable[[Any, np.ndarray], np.ndarray]:
     """(params [n, ...], markets [n]) -> [n, T] net returns."""
     play = jax.jit(jax.vmap(lambda params, one: backtest(params, one).gain))
-    return lambda params, of: np.asarray(
-        play(params, jax.tree.map(lambda leaf: leaf[of], data)), np.float64
-    )
+    return lambda params, of: np.asarray(play(params, jax.tree.map(lambda leaf: leaf[of], data)), np.float64)
 
 
 def _holding(env: Any, data: Any) -> np.ndarray:

@@ -318,9 +318,13 @@ def _sizes(config: Config) -> dict[str, int]:
 
 
 def number_keys(config: Config) -> frozenset[str]:
-    """Dotted keys of the settings that are numbers in the learner's state: of any values one program serves."""
+    """Dotted keys of the settings that are numbers in the learner's state: one program serves any values."""
     record = NUMBERS.get(config.learner)
-    return frozenset() if record is None else frozenset(f"ppo.{each.name}" for each in dataclasses.fields(record))
+    return (
+        frozenset()
+        if record is None
+        else frozenset(f"ppo.{each.name}" for each in dataclasses.fields(record))
+    )
 
 
 def numbers_of(config: Config) -> Any:

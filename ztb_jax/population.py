@@ -87,6 +87,7 @@ def hyper_of(state: Any) -> Any:
 
 
 def with_hyper(state: Any, hyper: Any) -> Any:
+    """`state` with another record of numbers, behind gates or not."""
     if hasattr(state, "hyper"):
         return state.replace(hyper=hyper)
     return state.replace(learner=with_hyper(state.learner, hyper))

@@ -1,4 +1,4 @@
-"""What the trials of a study differ in: settings by dotted key, and the values they may take. Imports no jax."""
+"""What trials differ in: settings by dotted key, and the values that they may take. Imports no jax."""
 
 import itertools
 import math
@@ -12,7 +12,17 @@ from ztb_jax.config import flat
 from ztb_jax.errors import ConfigError
 from ztb_jax.settings import Config
 
-FIXED = ("seed", "preset", "data.", "features.recipe", "features.lookback", "run.", "replays.", "sinks.", "gates.")
+FIXED = (
+    "seed",
+    "preset",
+    "data.",
+    "features.recipe",
+    "features.lookback",
+    "run.",
+    "replays.",
+    "sinks.",
+    "gates.",
+)
 """What all trials of a study share: the same bars, the same length, the same rules of ending."""
 MOST_POINTS = 10_000
 
@@ -53,7 +63,9 @@ def parse_axes(texts: Sequence[str]) -> tuple[Axis, ...]:
         if not found or not wanted.strip():
             findings.append(f"{text!r}: write a setting and its values, such as ppo.gamma=0.9,0.95")
         elif key not in known:
-            findings.append(f"{text!r}: there is no setting {key!r}; docs/reference/configuration.md has them all")
+            findings.append(
+                f"{text!r}: there is no setting {key!r}; docs/reference/configuration.md has them all"
+            )
         elif key.startswith(FIXED):
             findings.append(f"{text!r}: all trials share {key}; vary it by studies of their own")
         elif any(axis.key == key for axis in axes):
@@ -95,10 +107,14 @@ def grid(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     """
     ranges = [axis.key for axis in axes if not axis.values]
     if ranges:
-        raise ConfigError(f"{', '.join(ranges)}: a grid needs values, not a range; draw from it with --random")
+        raise ConfigError(
+            f"{', '.join(ranges)}: a grid needs values, not a range; draw from it with --random"
+        )
     count = math.prod(len(axis.values) for axis in axes)
     if count > MOST_POINTS:
-        raise ConfigError(f"the grid has {count:,} points, and the most is {MOST_POINTS:,}: give fewer values")
+        raise ConfigError(
+            f"the grid has {count:,} points, and the most is {MOST_POINTS:,}: give fewer values"
+        )
     points = itertools.product(*(axis.values for axis in axes))
     return [dict(zip((axis.key for axis in axes), point, strict=True)) for point in points]
 

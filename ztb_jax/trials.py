@@ -116,8 +116,8 @@ def compile_trials(
     """
     if trials < 1 or num_windows < 1 or window_updates < 1:
         raise ValueError(
-            f"trials ({trials}), num_windows ({num_windows}) and window_updates ({window_updates}) must be at "
-            "least 1"
+            f"trials ({trials}), num_windows ({num_windows}) and window_updates ({window_updates}) must be "
+            "at least 1"
         )
     parts = _Parts(learner, backtest, validation is not None, window_updates)
     chunk = min(trials, members or MOST_AT_ONCE)
@@ -135,7 +135,9 @@ def compile_trials(
 
     def run(wanted: Trials, number: int, asked: Callable[[], bool] = lambda: False) -> Trained | None:
         rows = np.arange(number * chunk, (number + 1) * chunk)
-        brought = _run_chunk(program, wanted, rows % trials, (markets, validation), num_windows, asked)
+        brought = _run_chunk(
+            program, wanted, rows % trials, (markets, validation), windows=num_windows, asked=asked
+        )
         if brought is None:
             return None
         new = int((rows < trials).sum())
@@ -198,12 +200,12 @@ def _compiled(parts: _Parts, markets, validation, chunk: int) -> tuple[_Programs
     return _Programs(begin, compiled), planned_bytes(compiled)
 
 
-def _run_chunk(programs: _Programs, trials: Trials, rows: np.ndarray, data, num_windows: int, asked) -> Any:
+def _run_chunk(programs: _Programs, trials: Trials, rows: np.ndarray, data, *, windows: int, asked) -> Any:
     hyper = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], trials.hyper)
     seed, market = jnp.asarray(trials.seed[rows], jnp.uint32), jnp.asarray(trials.market[rows], jnp.int32)
     carry, train, validation = programs.begin(seed, market, hyper, data)
     told = []
-    for number in range(num_windows):
+    for number in range(windows):
         if asked():
             return None
         carry, metrics = programs.window(carry, jnp.int32(number), train, validation)

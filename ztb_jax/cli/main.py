@@ -10,12 +10,15 @@ from ztb_jax.errors import JobError, UserError
 
 # Modules of this package.
 COMMANDS = (
-    "train", "windowed", "walkforward", "sweep", "resume", "verify", "evaluate", "replay", "runs", "ui", "data", "devices",
+    "train", "windowed", "walkforward", "sweep", "resume", "verify", "evaluate", "replay", "runs", "ui",
+    "data", "devices",
 )  # fmt: skip
 USAGE = """usage: {prog} COMMAND [OPTION ...]
 
   train              train, choose and judge a policy; prints the run directory last
   windowed           the same in windows of environment steps, with a policy file and a replay of each
+  walkforward        train on the past and judge on what came next, fold after fold, all in one program
+  sweep              try settings on the validation slice, and make a run of the best
   resume RUN         go on with a run that was stopped, to the bits it would have had
   verify RUN         make a run again, and say whether it is the same to the bit
   evaluate RUN       judge a run's saved policy again

@@ -6,6 +6,7 @@ from typing import Any
 
 from ztb_jax.cli import train
 from ztb_jax.cli.tables import print_table
+from ztb_jax.space import described
 from ztb_jax.training.interrupt import stop_requests
 from ztb_jax.training.progress import Reporter
 
@@ -15,6 +16,7 @@ DEFAULTS = {
     "ppo.num_accounts": 256,
 }
 """Weaker than all that is asked for: a study is many trainings, each shorter than a run."""
+COLUMNS = ("return", "a year", "Sharpe", "drawdown")
 NOT_DONE = 130
 
 
@@ -44,7 +46,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _scheme(known: argparse.Namespace) -> dict[str, Any]:
-    asked = {name: value for name, value in vars(known).items() if name not in {"id", "resume"} and value is not None}
+    asked = {
+        name: value
+        for name, value in vars(known).items()
+        if name not in {"id", "resume"} and value is not None
+    }
     return asked | {"vary": tuple(known.vary)}
 
 
@@ -52,9 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ztb walkforward",
         allow_abbrev=False,
-        description="Train on the past and judge on what came next, again and again: folds x configurations x "
-        "seeds, all in one program. Settings of `ztb train` follow, such as --config FILE or "
-        "--data.symbol NASDAQ.",
+        description="Train on the past and judge on what came next, again and again: folds x "
+        "configurations x seeds, all in one program. Settings of `ztb train` follow, such as "
+        "--config FILE or --data.symbol NASDAQ.",
     )
     add = parser.add_argument
     add("--scheme", choices=("anchored", "rolling", "combinatorial"), help="how bars become folds (anchored)")
@@ -66,7 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--purge", type=int, help="bars left out beside tests, for labels that reach forward (0)")
     add("--validation", type=float, help="share of a training part that chooses (0.2)")
     add("--seeds", type=int, help="trainings of each fold and configuration (4)")
-    add("--vary", action="append", default=[], metavar="KEY=V1,V2", help="a setting to try values of; repeatable")
+    add(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="KEY=V1,V2",
+        help="a setting to try values of; repeatable",
+    )
     add("--id", help="name of the study's directory; by default the time")
     add("--resume", metavar="STUDY", help="go on with a study that was stopped")
     return parser
@@ -74,5 +86,44 @@ def _parser() -> argparse.ArgumentParser:
 
 def print_result(result: dict[str, Any]) -> None:
     """What came of a study, for a person."""
-    sys.stdout.write(f"\n{result}\n")
-    del print_table
+    from ztb_jax.evaluation import judgement
+
+    out = sys.stdout
+    out.write(
+        f"\n{result['symbol']} {result['timeframe']}, out of sample {result['first_bar']} to "
+        f"{result['last_bar']}, {result['bars']:,} bars, {len(result['folds'])} folds, net of costs\n"
+    )
+    rows = [_row("strategy", result["strategy"])]
+    rows += [_row(name.replace("_", " "), told) for name, told in result["baselines"].items()]
+    print_table(("", *COLUMNS), rows, right=COLUMNS)
+    if len(result["configurations"]) > 1:
+        out.write("\n")
+        rows = [
+            (*_row(described(each["settings"]), each)[:-1], f"{each['chosen']}")
+            for each in result["configurations"]
+        ]
+        names = (*COLUMNS[:-1], "chosen")
+        print_table(("configuration", *names), rows, right=names)
+    told = [""]
+    middle = result["seeds"]["interquartile_mean"]
+    if middle is not None:
+        told.append(
+            f"Sharpe ratio of the seeds: middle half {middle['seen']:.2f}, 95 % interval "
+            f"{middle['low']:.2f} to {middle['high']:.2f}."
+        )
+    if result["overfitting"] is not None:
+        told.append(f"Probability of backtest overfitting: {result['overfitting']['probability']:.0%}.")
+    out.write("\n".join([*told, *judgement.in_words(result["edge"]), ""]) + "\n")
+
+
+def _row(name: str, told: dict[str, Any]) -> tuple[str, ...]:
+    def cell(key: str, form: str) -> str:
+        return "–" if told[key] is None else format(told[key], form)
+
+    return (
+        name,
+        cell("total_return", "+.1%"),
+        cell("annual_return", "+.1%"),
+        cell("sharpe", ".2f"),
+        cell("max_drawdown", ".1%"),
+    )

@@ -46,5 +46,7 @@ def chosen_configs(validation: np.ndarray) -> np.ndarray:
     """
     scores = np.where(np.isnan(validation), -np.inf, validation).mean(axis=2)
     if validation.shape[0] > 1 and not np.isfinite(scores.max(axis=0)).all():
-        raise ValueError("no configuration of a fold has a validation score for all seeds: there is nothing to choose by")
+        raise ValueError(
+            "no configuration of a fold has a validation score for all seeds: there is nothing to choose by"
+        )
     return scores.argmax(axis=0)

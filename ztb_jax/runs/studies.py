@@ -8,6 +8,7 @@
   report.html          the same for a person
 """
 
+import itertools
 import json
 import zipfile
 import zlib
@@ -50,11 +51,9 @@ def create(root: str | Path, study_id: str | None, kind: str) -> StudyDirectory:
         directory.check_name(folder, study_id)
     stamp = directory.timestamp().translate(str.maketrans("", "", "-:")).split(".")[0]
     name = study_id or f"{kind}-{stamp}Z"
+    taken = (folder / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    path = folder / name if study_id is not None else next(each for each in taken if not each.exists())
     try:
-        for number in range(1, 1000):
-            path = folder / (name if number == 1 else f"{name}-{number}")
-            if not path.exists() or study_id is not None:
-                break
         path.mkdir(parents=True)
         study = StudyDirectory(path)
         study.chunks.mkdir()
@@ -86,7 +85,7 @@ def write_chunk(
     """Keep a finished chunk: its file is there whole or not at all."""
     text = np.frombuffer(json.dumps(list(rows), allow_nan=False).encode(), np.uint8)
     with directory.replacing(study.chunks / f"{name}.npz") as file:
-        np.savez(file, rows=text, **arrays)
+        np.savez(file, **{"rows": text, **arrays})  # pyright: ignore[reportArgumentType]
 
 
 def read_chunk(study: StudyDirectory, name: str) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]] | None:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -52,14 +53,18 @@ def judge(
     """
     returns = {name: metrics.net_returns(account.equity) for name, account in accounts.items()}
     policy, year = returns.pop("policy"), prepared.bars_per_year
-    path = ledger.place(run.path.resolve().parent, config.run.ledger)
-    row = _scored(
-        run, config, prepared, slice_name=slice_name, params=params, sharpe=metrics.sharpe(policy, year)
+    row = scored(
+        config,
+        prepared.frame,
+        getattr(prepared.split, slice_name),
+        kind="run",
+        run_id=run.id,
+        slice_name=slice_name,
+        policy=digest_of(params),
+        sharpe=metrics.sharpe(policy, year),
+        year=year,
     )
-    found = ledger.append(path, row)
-    for each in found.told:
-        reporter.say(f"{'evaluate':<11}{each}")
-    counted = ledger.trials(found.rows, row)
+    counted = record(run.path.resolve().parent, config, [row], reporter)
     before = _counted_before(run, slice_name)
     many = max(counted.policies, before)
     if slice_name in SEEN:
@@ -81,34 +86,84 @@ def judge(
     return Verdict(edge, notes)
 
 
+def record(root: Path, config: Config, rows: Sequence[Scored], reporter: Reporter) -> ledger.Trials:
+    """Write scorings into the record; what it then tells of the bars of the last one.
+
+    Args:
+      root: the folder of runs.
+      config: says where the record is, if not there.
+      rows: to be written, in order.
+      reporter: told of what the record lacks.
+
+    Raises:
+      RunError: the record cannot be written, or is damaged.
+    """
+    path, found = ledger.place(root, config.run.ledger), None
+    for row in rows:
+        found = ledger.append(path, row)
+        for each in found.told:
+            reporter.say(f"{'evaluate':<11}{each}")
+    assert found is not None
+    return ledger.trials(found.rows, rows[-1])
+
+
 def settings_digest(config: Config) -> str:
     """SHA-256 of the settings without the seed and without where a run lies: equal for seeds of one kind."""
     kept = {name: value for name, value in flat(config).items() if name != "seed" and name not in PLACES}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
-def _scored(run, config, prepared, *, slice_name: str, params: Any, sharpe: float) -> Scored:
-    start, stop = getattr(prepared.split, slice_name)
-    stamps = pd.DatetimeIndex(prepared.frame.index)
+def scored(
+    config: Config,
+    frame: pd.DataFrame,
+    bars: tuple[int, int],
+    *,
+    kind: str,
+    run_id: str,
+    slice_name: str,
+    policy: str,
+    sharpe: float,
+    year: float,
+) -> Scored:
+    """A line of the record.
+
+    Args:
+      config: of what was trained.
+      frame: every bar.
+      bars: [start, stop) of the slice; money is at stake from the bar after its first one on.
+      kind: run, sweep or walkforward.
+      run_id: of the run or study.
+      slice_name: what it called those bars.
+      policy: digest of the weights.
+      sharpe: net, a year's; NaN where it is undefined.
+      year: bars in a year.
+    """
+    start, stop = bars
+    stamps = pd.DatetimeIndex(frame.index)
     first, last = (stamps[at].strftime("%Y-%m-%dT%H:%M:%SZ") for at in (start + 1, stop - 1))
     defined = math.isfinite(sharpe)  # it is not for a single bar
     return {
-        "kind": directory.read_object(run.metadata).get("kind", "run"),
-        "run_id": run.id,
+        "kind": kind,  # pyright: ignore[reportReturnType]
+        "run_id": run_id,
         "seed": config.seed,
         "config": settings_digest(config),
-        "policy": packing.chained("", packing.digests({"weights": params})),
+        "policy": policy,
         "symbol": config.data.symbol,
         "timeframe": canonical_timeframe(config.data.timeframe),
-        "data": content_hash(prepared.frame),
+        "data": content_hash(frame),
         "slice": slice_name,
         "first": first,
         "last": last,
         "bars": stop - 1 - start,
         "sharpe": sharpe if defined else None,
-        "sharpe_per_bar": sharpe / prepared.bars_per_year**0.5 if defined else None,
+        "sharpe_per_bar": sharpe / year**0.5 if defined else None,
         "scored_at": directory.timestamp(),
     }
+
+
+def digest_of(params: Any) -> str:
+    """SHA-256 of weights: what makes a policy the same one."""
+    return packing.chained("", packing.digests({"weights": params}))
 
 
 def _counted_before(run: directory.RunDirectory, slice_name: str) -> int:

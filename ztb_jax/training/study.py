@@ -1,4 +1,4 @@
-"""Studies: configurations x folds x seeds, trained as few programs; every chunk of trials is kept as it is done."""
+"""Studies: configurations x folds x seeds, trained as few programs, each chunk kept when it is done."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
@@ -19,8 +18,8 @@ from ztb_jax.errors import ConfigError, JobError, RunError
 from ztb_jax.evaluation import compare, pooling
 from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.features.recipe import Features
-from ztb_jax.runs import packing, studies
-from ztb_jax.training import memory, saved_policy
+from ztb_jax.runs import studies
+from ztb_jax.training import memory, saved_policy, scoring
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 from ztb_jax.trials import Trained, Trials, compile_trials
@@ -69,7 +68,7 @@ class Finished(NamedTuple):
 
     Attributes:
       rows: [N] what is told of each.
-      arrays: [N] `returns_<r>` [T] of each test range r, sold at its end and 0 beyond it, and the weights by name.
+      arrays: [N] `returns_<r>` [T] of each test range r, sold at its end and 0 beyond it, and the weights.
       env_steps: trained now, not before a stop.
       seconds: that it took, compiling left out.
       compile_seconds: of the programs.
@@ -104,7 +103,7 @@ def configurations(config: Config, points: Sequence[Mapping[str, Any]]) -> tuple
     base = flat(config)
     for point in points:
         try:
-            made.append(resolve(environ={}, flags=base | point))
+            made.append(resolve(environ={}, flags={**base, **point}))
         except ConfigError as error:
             findings += [f"{space.described(point)}: {finding}" for finding in error.findings]
     if findings:
@@ -120,7 +119,9 @@ def config_of(store: studies.StudyDirectory, kind: str) -> tuple[Config, dict[st
     """
     told = studies.read_study(store)
     if told.get("kind") != kind:
-        raise RunError(f"{store.path} is a {told.get('kind')}, not a {kind}: go on with `ztb {told.get('kind')}`")
+        raise RunError(
+            f"{store.path} is a {told.get('kind')}, not a {kind}: go on with `ztb {told.get('kind')}`"
+        )
     return resolve(environ={}, flags=flattened(told["config"])), told
 
 
@@ -240,7 +241,9 @@ class _Trainer:
 
     def __init__(self, study: Study, group: _Group, *, members: int | None, device: devices.Handle):
         self.study, config = study, study.configs[group.configs[0]]
-        folds = [build.prepare_fold(config, study.frame, study.features, study.folds[fold]) for fold in group.folds]
+        folds = [
+            build.prepare_fold(config, study.frame, study.features, study.folds[fold]) for fold in group.folds
+        ]
         self.prepared = folds
         num_features, measured = study.features.values.shape[1], folds[0].measured
         env = build.make_environment(config, measured=measured)
@@ -272,7 +275,9 @@ class _Trainer:
                 num_windows=schedule.num_windows(config),
                 window_updates=config.run.window_updates,
                 backtest=backtest if validates else None,
-                validation=stacked([fold.validation for fold in folds]) if validates else None,
+                validation=stacked([fold.validation for fold in folds if fold.validation is not None])
+                if validates
+                else None,
                 memory_bytes=memory.room(device),
                 members=members,
             )
@@ -302,7 +307,8 @@ class _Trainer:
             traces = jax.device_get(self.play(params, jax.tree.map(lambda leaf: leaf[markets], data)))
             returns = np.zeros((len(rows), traces.gain.shape[1]))
             for at, row in enumerate(rows):
-                trace = jax.tree.map(lambda leaf, at=at: leaf[at, : self._bars(row, place)], traces)
+                bars = self._bars(row, place)
+                trace = jax.tree.map(lambda leaf, at=at, bars=bars: leaf[at, :bars], traces)
                 row["tests"].append(self._played(trace, row, place))
                 returns[at, : trace.gain.size] = pooling.closed(trace.gain, trace.exposure[-1], self.cost)
             arrays[f"returns_{place}"] = returns
@@ -319,7 +325,7 @@ class _Trainer:
             "config": config,
             "fold": fold,
             "seed": self.study.seeds[seed],
-            "policy": packing.chained("", packing.digests({"weights": mine})),
+            "policy": scoring.digest_of(mine),
             "chosen_window": chosen,
             "validation_log_growth": _number(growth[chosen]) if chosen >= 0 else None,
             "reward_mean": _number(trained.reward[at, -1]),

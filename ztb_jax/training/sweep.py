@@ -1,6 +1,6 @@
-"""A sweep: many configurations trained as few programs, chosen by the validation slice; the best one becomes a run.
+"""A sweep: many configurations trained as few programs, of which the validation slice chooses one.
 
-The test slice is played once, by that run.
+The best one becomes a run, and that alone plays the test slice.
 """
 
 import dataclasses
@@ -82,7 +82,9 @@ def sweep(
                 "started_at": directory.timestamp(),
             },
         )
-        return _carried_out(base, config, search, axes, store, reporter, stop, device=device)
+        return _carried_out(
+            base, store, reporter, stop, config=config, search=search, axes=axes, device=device
+        )
 
 
 def go_on(store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest) -> Outcome:
@@ -98,7 +100,9 @@ def go_on(store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest) 
     with jax.default_device(device):
         base = _base(config, reporter)
         check_data(base.frame, config, told, store)
-        return _carried_out(base, config, search, axes, store, reporter, stop, device=device)
+        return _carried_out(
+            base, store, reporter, stop, config=config, search=search, axes=axes, device=device
+        )
 
 
 def _checked(config: Config, search: Search) -> tuple[space.Axis, ...]:
@@ -134,7 +138,7 @@ def _base(config: Config, reporter: Reporter) -> Study:
     )
 
 
-def _carried_out(base, config, search, axes, store, reporter, stop, *, device) -> Outcome:
+def _carried_out(base, store, reporter, stop, *, config, search, axes, device) -> Outcome:
     """Batch after batch, each trained side by side. What was proposed is kept before it is trained."""
     with directory.locked(store):
         reporter.say(f"{'study':<11}{store.path}")
@@ -165,7 +169,9 @@ def _carried_out(base, config, search, axes, store, reporter, stop, *, device) -
         return Outcome(store, result, None if best is None else configurations(config, [best])[0])
 
 
-def proposed(search: Search, axes: Sequence[space.Axis], tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def proposed(
+    search: Search, axes: Sequence[space.Axis], tried: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """The next configurations to try; none when all is done.
 
     Args:
@@ -182,7 +188,9 @@ def proposed(search: Search, axes: Sequence[space.Axis], tried: Sequence[Mapping
     return space.random(axes, search.points, seed=SEED_OF_SAMPLERS)
 
 
-def _estimated(search: Search, axes: Sequence[space.Axis], tried: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _estimated(
+    search: Search, axes: Sequence[space.Axis], tried: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Of optuna's tree-structured Parzen estimator, which knows those before and the rest of its batch."""
     try:
         import optuna
@@ -230,7 +238,7 @@ def score_of(tried: Mapping[str, Any]) -> float | None:
 
 def _result(config: Config, search: Search, tried: Sequence[Mapping[str, Any]], store: Any) -> dict[str, Any]:
     scores = [score_of(each) for each in tried]
-    known = [number for number, score in enumerate(scores) if score is not None]
+    known = {number: score for number, score in enumerate(scores) if score is not None}
     return {
         "id": store.id,
         "kind": KIND,
@@ -238,6 +246,6 @@ def _result(config: Config, search: Search, tried: Sequence[Mapping[str, Any]], 
         "timeframe": config.data.timeframe,
         "method": search.method,
         "trials": len(tried) * search.seeds,
-        "best": max(known, key=lambda number: scores[number], default=None),
+        "best": max(known, key=lambda number: known[number], default=None),
         "points": [dict(each) | {"mean": score} for each, score in zip(tried, scores, strict=True)],
     }

@@ -2,27 +2,23 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import pandas as pd
 
-from ztb_jax import build, devices, schedule, space
+from ztb_jax import devices, schedule, space
 from ztb_jax.config import Config, as_dict
 from ztb_jax.data import folds
 from ztb_jax.data.frame import bars_per_year, content_hash
 from ztb_jax.errors import ConfigError
-from ztb_jax.evaluation import compare, overfitting, pooling, resampling
 from ztb_jax.features import recipe
 from ztb_jax.runs import directory, studies
 from ztb_jax.slices import first_playable
-from ztb_jax.training import evaluate, metadata
+from ztb_jax.training import evaluate, metadata, out_of_sample
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 from ztb_jax.training.study import (
-    Finished,
     Study,
     check_data,
     check_settings,
@@ -100,7 +96,7 @@ def walk_forward(
             "started_at": directory.timestamp(),
         }
         studies.write_study(store, told)
-        return _carried_out(study, config, scheme, store, reporter, stop, device=device)
+        return _carried_out(study, store, reporter, stop, config=config, scheme=scheme, device=device)
 
 
 def go_on(store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest) -> Outcome:
@@ -110,12 +106,12 @@ def go_on(store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest) 
       RunError: the data are not those it began with, or what it knows of itself is damaged.
     """
     config, told = config_of(store, KIND)
-    scheme = Scheme(**{name: tuple(v) if isinstance(v, list) else v for name, v in told["scheme"].items()})
+    scheme = Scheme(**told["scheme"] | {"vary": tuple(told["scheme"]["vary"])})
     device = devices.choose(config.run.device)
     with jax.default_device(device):
         study = planned(config, scheme, reporter)
         check_data(study.frame, config, told, store)
-        return _carried_out(study, config, scheme, store, reporter, stop, device=device)
+        return _carried_out(study, store, reporter, stop, config=config, scheme=scheme, device=device)
 
 
 def planned(config: Config, scheme: Scheme, reporter: Reporter) -> Study:
@@ -136,7 +132,7 @@ def planned(config: Config, scheme: Scheme, reporter: Reporter) -> Study:
     reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
     features = recipe.compute(config.features.recipe, frame)
     first = max(first_playable(each, features) for each in configs)
-    study = Study(
+    return Study(
         configs=configs,
         folds=tuple(map(_open_ended(len(frame)), _folds(config, scheme, len(frame), first))),
         seeds=tuple(range(config.seed, config.seed + scheme.seeds)),
@@ -144,7 +140,6 @@ def planned(config: Config, scheme: Scheme, reporter: Reporter) -> Study:
         features=features,
         bars_per_year=bars_per_year(pd.DatetimeIndex(frame.index)),
     )
-    return study
 
 
 def _folds(config: Config, scheme: Scheme, num_bars: int, first: int) -> tuple[folds.Fold, ...]:
@@ -177,12 +172,12 @@ def _open_ended(num_bars: int):
 
 def _carried_out(
     study: Study,
-    config: Config,
-    scheme: Scheme,
     store: studies.StudyDirectory,
     reporter: Reporter,
     stop: StopRequest,
     *,
+    config: Config,
+    scheme: Scheme,
     device: devices.Handle,
 ) -> Outcome:
     with directory.locked(store):
@@ -190,102 +185,27 @@ def _carried_out(
         configs, count, seeds = study.shape
         steps = f"{schedule.target_env_steps(config):,} environment steps"
         reporter.phase(
-            "train", f"{study.num_trials:,} trainings of {steps}: {count} folds x {configs} configurations x {seeds} seeds"
+            "train",
+            f"{study.num_trials:,} trainings of {steps}: {count} folds x {configs} configurations x "
+            f"{seeds} seeds",
         )
         finished = train_study(study, store, reporter, stop, device=device)
         if finished is None:
             return Outcome(store, None)
         reporter.phase("evaluate", "out of sample, net of costs, beside the baselines")
-        result = judged(study, config, scheme, finished)
+        combined = scheme.scheme == "combinatorial"
+        result = out_of_sample.judged(
+            study,
+            store,
+            config,
+            paths=folds.paths(scheme.groups, scheme.held_out) if combined else None,
+            points=space.grid(space.parse_axes(scheme.vary)),
+            finished=finished,
+            reporter=reporter,
+        )
+        result = {"scheme": dataclasses.asdict(scheme)} | result
         directory.write_json(store.result, result)
     return Outcome(store, result)
-
-
-class _Tests(NamedTuple):
-    """Where the tests of folds lie. Axes: G stretches that follow one another, P paths through them.
-
-    Attributes:
-      ranges: [G] in bars.
-      paths: [P, G] the fold that tests each stretch in each path.
-      place: [P, G] the position of that stretch among the fold's tests.
-    """
-
-    ranges: list[folds.Range]
-    paths: np.ndarray
-    place: np.ndarray
-
-
-def _tests_of(study: Study, scheme: Scheme) -> _Tests:
-    ranges = sorted({test for fold in study.folds for test in fold.test})
-    if scheme.scheme == "combinatorial":
-        paths = folds.paths(scheme.groups, scheme.held_out)
-    else:
-        paths = np.arange(len(study.folds))[None]
-    place = np.array(
-        [[study.folds[fold].test.index(ranges[group]) for group, fold in enumerate(path)] for path in paths]
-    )
-    return _Tests(ranges, paths, place)
-
-
-class _Histories:
-    """Returns of all trials, strung together along the tests."""
-
-    def __init__(self, study: Study, tests: _Tests, finished: Finished):
-        self.study, self.tests, self.finished = study, tests, finished
-
-    def stretch(self, config: int, path: int, group: int, seed: int) -> np.ndarray:
-        """[T of the stretch] returns of one trial."""
-        _, count, seeds = self.study.shape
-        fold = int(self.tests.paths[path, group])
-        start, stop = self.tests.ranges[group]
-        trial = (config * count + fold) * seeds + seed
-        returns = self.finished.arrays[trial][f"returns_{self.tests.place[path, group]}"]
-        return returns[: stop - start - 1].astype(np.float64)
-
-    def along(self, config_of: np.ndarray, *, paths: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
-        """[T] returns of equal capital, in every stretch, on each of these paths and seeds.
-
-        Args:
-          config_of: [F] the configuration that each fold is played with.
-          paths: numbers of them.
-          seeds: positions of them.
-        """
-        return np.concatenate(
-            [
-                pooling.pooled(
-                    np.stack(
-                        [
-                            self.stretch(int(config_of[self.tests.paths[path, group]]), path, group, seed)
-                            for path in paths
-                            for seed in seeds
-                        ]
-                    )
-                )
-                for group in range(len(self.tests.ranges))
-            ]
-        )
-
-
-def judged(study: Study, config: Config, scheme: Scheme, finished: Finished) -> dict[str, Any]:
-    """What result.json holds, but for the verdict."""
-    configs, count, seeds = study.shape
-    tests = _tests_of(study, scheme)
-    histories = _Histories(study, tests, finished)
-    paths, every_seed = range(len(tests.paths)), range(seeds)
-    scores = np.array([row["validation_log_growth"] for row in finished.rows], np.float64)
-    validation = scores.reshape(study.shape)
-    chosen = pooling.chosen_configs(validation)
-    points = space.grid(space.parse_axes(scheme.vary))
-    returns = {
-        "strategy": histories.along(chosen, paths=paths, seeds=every_seed),
-        "seeds": [histories.along(chosen, paths=paths, seeds=[seed]) for seed in every_seed],
-        "configs": [
-            histories.along(np.full(count, number), paths=paths, seeds=every_seed) for number in range(configs)
-        ],
-    }
-    from ztb_jax.evaluation import metrics
-    y = study.bars_per_year
-    return {"chosen": chosen.tolist(), "sharpe": metrics.sharpe(returns["strategy"], y), "seeds":[metrics.sharpe(r, y) for r in returns["seeds"]], "configs":[metrics.sharpe(r, y) for r in returns["configs"]], "steps_per_second": finished.env_steps/max(finished.seconds,1e-9), "compile": finished.compile_seconds, "bars": len(returns["strategy"])}
 
 
 if __name__ == "__main__":
