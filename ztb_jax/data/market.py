@@ -29,7 +29,7 @@ class MarketData(struct.PyTreeNode):
 
     @property
     def num_steps(self) -> int:
-        """Bars that an account can play from the first to the last of the slice."""
+        """Bars that an account can play from the first to the last row, those that fill it up included."""
         return self.features.shape[0] - self.lookback
 
 
