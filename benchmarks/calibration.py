@@ -12,9 +12,7 @@ return's sign has a Sharpe ratio of about 2.2 before costs. All cost 1 bp a side
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from benchmarks.harness import Row, finish
 from ztb_jax import build, schedule
 from ztb_jax.config import Config, resolve
 from ztb_jax.data import synthetic

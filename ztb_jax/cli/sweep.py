@@ -16,10 +16,11 @@ SHOWN = 20  # configurations in the table; result.json has all
 def main(arguments: list[str]) -> int:
     """Try, choose, and train the best; the last line on standard output is its run directory."""
     known, rest = _parser().parse_known_args(arguments)
-    if known.resume is not None and rest:
+    resumed: str | None = known.resume
+    if resumed is not None and rest:
         _parser().error(f"--resume takes no settings, the sweep has its own: leave out {' '.join(rest)}")
     config = None
-    if known.resume is None:
+    if resumed is None:
         config = train.parse(rest, prog="ztb sweep", defaults=walkforward.DEFAULTS)
     with stop_requests() as stop, Reporter() as reporter:
         reporter.phase("loading", "jax")
@@ -27,9 +28,10 @@ def main(arguments: list[str]) -> int:
         from ztb_jax.training import job, sweep
 
         loop.use_compilation_cache()
-        if config is None:
-            outcome = sweep.go_on(studies.find(known.resume), reporter, stop)
+        if resumed is not None:
+            outcome = sweep.go_on(studies.find(resumed), reporter, stop)
         else:
+            assert config is not None
             outcome = sweep.sweep(config, sweep.Search(**_search(known)), reporter, stop, study_id=known.id)
         if outcome.result is None:
             sys.stderr.write(f"stopped; go on with: ztb sweep --resume {outcome.store.path}\n")

@@ -23,18 +23,21 @@ NOT_DONE = 130
 def main(arguments: list[str]) -> int:
     """Train and judge; the last line on standard output is the study's directory."""
     known, rest = _parser().parse_known_args(arguments)
-    if known.resume is not None and rest:
+    resumed: str | None = known.resume
+    if resumed is not None and rest:
         _parser().error(f"--resume takes no settings, the study has its own: leave out {' '.join(rest)}")
-    config = None if known.resume else train.parse(rest, prog="ztb walkforward", defaults=DEFAULTS)
+    # A study that goes on has its own.
+    config = None if resumed is not None else train.parse(rest, prog="ztb walkforward", defaults=DEFAULTS)
     with stop_requests() as stop, Reporter() as reporter:
         reporter.phase("loading", "jax")
         from ztb_jax.runs import loop, studies
         from ztb_jax.training import walkforward
 
         loop.use_compilation_cache()
-        if config is None:
-            outcome = walkforward.go_on(studies.find(known.resume), reporter, stop)
+        if resumed is not None:
+            outcome = walkforward.go_on(studies.find(resumed), reporter, stop)
         else:
+            assert config is not None
             scheme = walkforward.Scheme(**_scheme(known))
             outcome = walkforward.walk_forward(config, scheme, reporter, stop, study_id=known.id)
     if outcome.result is None:

@@ -222,7 +222,7 @@ def _superior(strategies: Mapping[str, np.ndarray], draws: int, alpha: float) ->
 
 
 def _summed(series: np.ndarray) -> np.ndarray:
-    """[at most `COMPARED_BARS`] sums of as many consecutive bars each; the first few are left out if need be."""
+    """[at most `COMPARED_BARS`] sums of as many consecutive bars each; the first few may be left out."""
     bars = math.ceil(series.size / COMPARED_BARS)
     return series[series.size % bars :].reshape(-1, bars).sum(axis=1)
 
