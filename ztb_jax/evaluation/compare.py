@@ -119,7 +119,7 @@ def play_baselines(data: MarketData, env: Env, *, seed: int) -> dict[str, Trace]
       seed: of the random accounts.
     """
     gap, body = bars_of(data)
-    backtest, levels = make_path_backtest(env), _levels_of(env)
+    backtest, levels = make_path_backtest(env), levels_of(env)
     costs = data.env_params.costs
     one_way = float(costs.fee_rate + costs.half_spread + costs.slippage)
 
@@ -149,7 +149,7 @@ def play_buy_and_hold(data: MarketData, env: Env) -> Trace:
     return jax.device_get(make_path_backtest(env)(jnp.ones(bars, jnp.float32), data.env_params))
 
 
-def _levels_of(env: Env) -> tuple[float, ...]:
+def levels_of(env: Env) -> tuple[float, ...]:
     """The levels that an account may take; of a range its ends and, where it holds it, being flat."""
     low, high = env.actions.low, env.actions.high
     return env.levels or tuple(sorted({low, high, *([0.0] if low < 0.0 < high else [])}))
