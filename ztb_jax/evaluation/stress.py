@@ -22,7 +22,6 @@ from envs.types import Costs, Env, EnvParams, Market
 from ztb_jax.data.market import MarketData
 from ztb_jax.evaluation import compare
 from ztb_jax.evaluation.backtest import Trace, axes_of, contexts_of, play_policy
-from ztb_jax.keys import in_a_row
 from ztb_jax.policies.moments import Moments
 from ztb_jax.policies.policy import Policy, check_actions
 
@@ -238,15 +237,17 @@ def jittered(key: jax.Array, params: Any, *, size: float) -> Any:
       size: 0 changes nothing.
     """
     leaves, structure = jax.tree.flatten(params, is_leaf=lambda node: isinstance(node, Moments))
-
-    def moved(key, leaf):
-        if isinstance(leaf, Moments) or not jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf
-        noise = in_a_row(jax.random.normal, key, leaf.shape)
-        return (leaf * (1.0 + size * noise)).astype(leaf.dtype)
-
-    keys = jax.random.split(key, max(len(leaves), 1))
-    return jax.tree.unflatten(structure, [moved(key, leaf) for key, leaf in zip(keys, leaves, strict=False)])
+    moves = [not isinstance(leaf, Moments) and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves]
+    ends = np.cumsum([leaf.size for leaf, yes in zip(leaves, moves, strict=True) if yes])
+    # One draw for all of them: every call to the generator is a loop of its own to compile.
+    noise = iter(jnp.split(jax.random.normal(key, (int(ends[-1]) if ends.size else 0,)), ends[:-1]))
+    return jax.tree.unflatten(
+        structure,
+        [
+            (leaf * (1.0 + size * next(noise).reshape(leaf.shape))).astype(leaf.dtype) if yes else leaf
+            for leaf, yes in zip(leaves, moves, strict=True)
+        ],
+    )
 
 
 def delayed(params: EnvParams, bars: ArrayLike) -> EnvParams:
