@@ -68,6 +68,13 @@ def test_it_is_json_and_the_same_again():
     assert again == told
 
 
+def test_the_leak_is_judged_with_everything_ever_scored():
+    stricter = stress_report(
+        POLICY, LATE, WEIGHTS, slice_from(150), closed=CLOSED, **TOLD | {"trials": 10**300}
+    )
+    assert stricter["leak"]["label"] == "inconclusive"
+
+
 def test_a_slice_that_nobody_can_judge_has_no_shuffles():
     told = report(350)
     assert told["shuffled"] is None

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from envs import actions
 from envs.single import make_single
 from tests.envs.reference import Rules, play
 from tests.ppo.cases import unsettled
@@ -20,6 +21,7 @@ from ztb_jax.evaluation import compare, metrics, stress
 from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.features import recipe
 from ztb_jax.policies import transforms
+from ztb_jax.policies.distributions import distribution_for
 from ztb_jax.policies.moments import Moments
 from ztb_jax.policies.policy import make_policy
 
@@ -165,6 +167,21 @@ def test_no_jitter_is_the_base_and_one_key_is_one_result():
     jax.tree.map(np.testing.assert_array_equal, first, again)
     np.testing.assert_array_equal(first.gain[0], other.gain[0])
     assert not np.array_equal(first.gain[1:], other.gain[1:])
+
+
+def test_shaken_weights_read_the_bars_their_own_way():
+    env = make_single(actions=actions.continuous(), episode_bars=8)
+    family = distribution_for(env.actions, "squashed_gaussian")
+    policy = make_policy(num_features=1, account_size=2, distribution=family, width=4, lookback=1)
+    _, tested = small(env, policy, draws=3, jitter=0.5)
+    weights, backtest = unsettled(policy), make_policy_backtest(policy, env)
+    trace = tested.run(weights, bars(), KEY)
+    for draw, key in enumerate(jax.random.split(KEY, 3), start=1):
+        shaken = stress.jittered(key, weights, size=0.5)
+        for name in ("encoder", "head"):
+            half = backtest(weights | {name: shaken[name]}, bars())
+            assert not np.allclose(half.level, trace.level[draw], atol=0.01), "too alike to tell apart"
+        assert_same(stress.variant_of(trace, draw), backtest(shaken, bars()))
 
 
 def test_jitter_moves_every_weight_by_its_share_and_no_statistic():

@@ -46,6 +46,7 @@ def stress_report(
     Raises:
       ValueError: too little room for latency, fewer closes than the slice has bars, or what the parts refuse.
     """
+    labels = _labels(closed, data.num_steps)
     tested = stress.make_stress(policy, env)
     trace = jax.device_get(tested.run(params, data, jax.random.key(seed)))
     plain = stress.variant_of(trace, tested.names.index(PLAIN))
@@ -59,7 +60,6 @@ def stress_report(
         shuffled = {**_plain(result._asdict()), "share": result.share}
     leak = controls.leak(timed, env, trials=trials, bars_per_year=bars_per_year)
     held = make_path_backtest(env)(jnp.ones(plain.gain.size), timed.env_params).gain
-    labels = regimes.label_regimes(_history(closed, plain.gain.size))[-plain.gain.size - 1 : -1]
     found = regimes.by_regime(np.asarray(plain.gain), np.asarray(held), labels, bars_per_year)
     return {
         "variants": variants,
@@ -80,12 +80,13 @@ def _breakeven(tested: stress.Stress, variants: dict[str, Any]) -> float | None:
     return stress.breakeven_cost(known) if len(known) > 1 else None
 
 
-def _history(closed: np.ndarray, num_steps: int) -> np.ndarray:
+def _labels(closed: np.ndarray, num_steps: int) -> np.ndarray:
+    """[N] of the bars at which the steps are decided."""
     if len(closed) <= num_steps:
         raise ValueError(
             f"{len(closed)} closes are fewer than the {num_steps + 1} bars of the slice: give all there are"
         )
-    return closed
+    return regimes.label_regimes(closed)[-num_steps - 1 : -1]
 
 
 def _plain(numbers: dict[str, Any]) -> dict[str, Any]:

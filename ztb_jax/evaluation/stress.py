@@ -85,8 +85,8 @@ def make_stress(
     slippage_plus_5bp, …: every fill so much worse.
     jitter_1, …: every weight times 1 + jitter ε, as `jittered` has it.
 
-    Whatever differs, the policy decides by the account that it then has. With costs x1 it is `backtest.
-    make_policy_backtest`, to rounding.
+    Whatever differs, the policy decides by the account that it then has. With costs_x1 it is the plain
+    backtest (`make_policy_backtest`), to rounding.
 
     Args:
       policy: the network.
