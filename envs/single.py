@@ -111,6 +111,7 @@ def make_single(
         actions=space,
         account_size=len(observations.columns(protects=space.protects, rests=space.rests, guards=guarded)),
         episode_bars=episode_bars,
+        max_latency=max_latency,
     )
 
 

@@ -349,6 +349,7 @@ class Env(NamedTuple):
       actions: the action space.
       account_size: K, the length of the account view.
       episode_bars: steps in an episode that nothing ends early.
+      max_latency: the largest `EnvParams.latency` that there is room for; 0 takes none.
     """
 
     reset: Callable[..., tuple[Any, Observation]]
@@ -364,6 +365,7 @@ class Env(NamedTuple):
     actions: Actions
     account_size: int
     episode_bars: int
+    max_latency: int = 0
 
     @property
     def levels(self) -> tuple[float, ...]:

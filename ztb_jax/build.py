@@ -226,12 +226,16 @@ def _cut(config: Config, frame: pd.DataFrame, features: Features, fold: Fold) ->
     return FoldData(fold, whole, chooses, tuple(one(bars) for bars in fold.test), measured, scaler)
 
 
-def make_environment(config: Config, *, measured: Measured | None = None) -> Env:
-    """The environment of a configuration; rewards other than log_return need what `prepare` measured."""
-    return _environment(config, _reward_of(config.env, measured))
+def make_environment(config: Config, *, measured: Measured | None = None, extra_latency: int = 0) -> Env:
+    """The environment of a configuration; rewards other than log_return need what `prepare` measured.
+
+    With `extra_latency` it has room for so many bars more than `env.latency`, which accounts do not see, and
+    needs an `EnvParams.latency` even where that is 0.
+    """
+    return _environment(config, _reward_of(config.env, measured), extra_latency)
 
 
-def _environment(config: Config, reward: Reward | None) -> Env:
+def _environment(config: Config, reward: Reward | None, extra_latency: int = 0) -> Env:
     env = config.env
     if config.policy.head == "categorical":
         space = actions.levels(
@@ -247,7 +251,7 @@ def _environment(config: Config, reward: Reward | None) -> Env:
         episode_bars=env.episode_bars,
         reward=reward,
         guarded=guarded(env),
-        max_latency=env.latency,
+        max_latency=env.latency + extra_latency,
     )
 
 

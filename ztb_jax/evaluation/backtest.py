@@ -11,7 +11,7 @@ from envs import portfolio
 from envs.checks import check_unbroken
 from envs.orders import LEVEL
 from envs.single import Draw, make_single
-from envs.types import Env, EnvParams, Fill, Order
+from envs.types import Env, EnvParams, Fill, Order, row
 from ztb_jax.data.market import MarketData, check_lookback
 from ztb_jax.policies.policy import Policy, check_actions, mask_of, nothing_remembered, recalled
 
@@ -37,6 +37,11 @@ class Trace(NamedTuple):
     fill: Fill
     exit: Fill | None
     ruined: jax.Array
+
+
+def axes_of(record: type, **where: Any) -> Any:
+    """`in_axes` for a record of arrays: None, hence shared, but for the parts that are named."""
+    return record(**dict.fromkeys(record.__dataclass_fields__) | where)
 
 
 def start_of(env: Env, params: EnvParams) -> Any:
@@ -84,29 +89,63 @@ def make_policy_backtest(policy: Policy, env: Env) -> Callable[[Any, MarketData]
       ValueError: the policy has other actions; and, when called, the data another lookback.
     """
     check_actions(policy, env)
-    family = policy.distribution
 
     def run(params: Any, data: MarketData) -> Trace:
-        check_lookback(policy, data)
-        contexts = policy.encode(params, data.features)[data.lookback - 1 : -1]
-
-        def step(carry, context):
-            account, memory = carry
-            state, _ = account
-            seen = (context, env.observe(state).account)
-            memory, view = recalled(policy, params, memory, jnp.bool_(False), seen)
-            parameters, _ = policy.apply(params, context, view)
-            allowed = mask_of(policy, env, state, data.env_params)
-            if allowed is not None:
-                parameters = family.restrict(parameters, allowed)  # pyright: ignore[reportOptionalCall]
-            order = env.actions.decode(family.act(family.mode(parameters)))
-            account, trace = _step(env, account, order, data.env_params)
-            return (account, memory), trace
-
-        start = (start_of(env, data.env_params), jnp.bool_(False))
-        return jax.lax.scan(step, (start, nothing_remembered(policy, ())), contexts)[1]
+        contexts = contexts_of(policy, params, data)
+        return play_policy(
+            policy, env, params, data.env_params, lambda n: row(contexts, n), num_steps=len(contexts)
+        )
 
     return jax.jit(run)
+
+
+def contexts_of(policy: Policy, params: Any, data: MarketData) -> jax.Array:
+    """[N, D] what `policy` makes of the bars at which the N steps of a slice are decided.
+
+    Raises:
+      ValueError: the data were cut for another lookback.
+    """
+    check_lookback(policy, data)
+    return policy.encode(params, data.features)[data.lookback - 1 : -1]
+
+
+def play_policy(
+    policy: Policy,
+    env: Env,
+    params: Any,
+    env_params: EnvParams,
+    context_at: Callable[[jax.Array], jax.Array],
+    *,
+    num_steps: int,
+) -> Trace:
+    """The most probable action at every bar of a slice; the part that a caller may vmap.
+
+    Args:
+      policy: the network.
+      env: the rules.
+      params: weights.
+      env_params: bars and costs.
+      context_at: (n []) -> [D], the row of `contexts_of` for step n.
+      num_steps: N.
+    """
+    family = policy.distribution
+
+    def step(carry, n):
+        account, memory = carry
+        state, _ = account
+        context = context_at(n)
+        seen = (context, env.observe(state).account)
+        memory, view = recalled(policy, params, memory, jnp.bool_(False), seen)
+        parameters, _ = policy.apply(params, context, view)
+        allowed = mask_of(policy, env, state, env_params)
+        if allowed is not None:
+            parameters = family.restrict(parameters, allowed)  # pyright: ignore[reportOptionalCall]
+        order = env.actions.decode(family.act(family.mode(parameters)))
+        account, trace = _step(env, account, order, env_params)
+        return (account, memory), trace
+
+    start = (start_of(env, env_params), jnp.bool_(False))
+    return jax.lax.scan(step, (start, nothing_remembered(policy, ())), jnp.arange(num_steps))[1]
 
 
 def make_path_backtest(env: Env | None = None) -> Callable[[jax.Array, EnvParams], Trace]:

@@ -177,7 +177,7 @@ def play_baselines(
     """
     gap, body = bars_of(data)
     growth, play = _player(env, data)
-    rng, levels = np.random.default_rng(seed), _levels_of(env)
+    rng, levels = np.random.default_rng(seed), levels_of(env)
     drawn = rng.choice(np.asarray(levels), size=(RANDOM_ACCOUNTS, gap.size))
     paths = {
         "buy_and_hold": np.ones(gap.size),
@@ -211,7 +211,7 @@ def play_buy_and_hold(data: MarketData, env: Env) -> Trace:
     return jax.device_get(make_path_backtest(env)(jnp.ones(bars, jnp.float32), data.env_params))
 
 
-def _levels_of(env: Env) -> tuple[float, ...]:
+def levels_of(env: Env) -> tuple[float, ...]:
     """The levels that an account may take; of a range its ends and, where it holds it, being flat."""
     low, high = env.actions.low, env.actions.high
     return tuple(dict.fromkeys(env.levels)) or ((low, 0.0, high) if low < 0.0 < high else (low, high))
@@ -224,7 +224,7 @@ def _step_of(env: Env) -> float:
 
 def _rules(data: MarketData, env: Env, close: np.ndarray | None) -> dict[str, np.ndarray]:
     """The paths [N] of the simple rules over the slice."""
-    levels, steps = _levels_of(env), data.num_steps
+    levels, steps = levels_of(env), data.num_steps
     if not env.levels:
         grid = _step_of(env) * np.arange(-RANGE_STEPS, RANGE_STEPS + 1)
         inside = grid[(levels[0] < grid) & (grid < levels[-1])]
