@@ -87,6 +87,11 @@ def settings_digest(config: Config) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
+def policy_digest(params: Any) -> str:
+    """SHA-256 of a policy's weights: of their names, forms and bytes."""
+    return packing.chained("", packing.digests({"weights": params}))
+
+
 def _scored(run, config, prepared, *, slice_name: str, params: Any, sharpe: float) -> Scored:
     start, stop = getattr(prepared.split, slice_name)
     stamps = pd.DatetimeIndex(prepared.frame.index)
@@ -97,7 +102,7 @@ def _scored(run, config, prepared, *, slice_name: str, params: Any, sharpe: floa
         "run_id": run.id,
         "seed": config.seed,
         "config": settings_digest(config),
-        "policy": packing.chained("", packing.digests({"weights": params})),
+        "policy": policy_digest(params),
         "symbol": config.data.symbol,
         "timeframe": canonical_timeframe(config.data.timeframe),
         "data": content_hash(prepared.frame),
