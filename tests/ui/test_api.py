@@ -226,6 +226,8 @@ DAMAGED = [
     ("run_metadata.json", '{"status": "failed", "troubles": 3}', "/runs/x"),
     ("evaluation.json", '{"strategies": [1]}', "/runs/x"),
     ("evaluation.json", '{"notes": 1}', "/api/runs/x"),
+    ("evaluation.json", '{"edge": "edge"}', "/runs/x"),
+    ("evaluation.json", '{"edge": {"reasons": 1}}', "/runs/x"),
     ("evaluation.json", "[]", "/compare?run=x&run=y"),
     ("metrics/windows.jsonl", "[]\n", "/api/runs/x/metrics/windows"),
     ("metrics/windows.jsonl", '{"window_id": 0, "reward_mean": NaN}\n', "/runs/x"),
@@ -282,7 +284,11 @@ def test_pages_show_what_they_can_without_scripts(client):
     page = client.get("/?status=failed").text
     assert 'href="/runs/stopped"' in page
     assert 'href="/runs/done"' not in page
-    assert "learning_rate" in client.get("/runs/done").text
+    done = client.get("/runs/done").text
+    assert "learning_rate" in done
+    assert "Inconclusive. Beat buy-and-hold" in done
+    assert "<h2>Verdict: inconclusive</h2>" in done
+    assert "M = 3" in done
     stopped = client.get("/runs/stopped").text
     assert "moved the policy further than gates.kl" in stopped
     assert "kl_runaway" in stopped

@@ -19,7 +19,7 @@ DRAWS = 1000
 # Bars times draws: longer slices get fewer draws, so that a verdict takes seconds and not minutes.
 WORK = 25_000_000
 # arch's variance takes time with the square of the bars: longer slices are compared by sums of several bars.
-COMPARED_BARS = 20_000
+COMPARED_BARS = 5_000
 SEED = 0
 UNATTAINABLE = ("hindsight",)  # a baseline that knows tomorrow's prices is nothing to be better than
 UNMEASURED = Evidence()
@@ -222,7 +222,7 @@ def _superior(strategies: Mapping[str, np.ndarray], draws: int, alpha: float) ->
 
 
 def _summed(series: np.ndarray) -> np.ndarray:
-    """[at most `COMPARED_BARS`] sums of as many consecutive bars each; the first few may be left out."""
+    """[at most `COMPARED_BARS`] sums of equally many bars each, without the first few if need be."""
     bars = math.ceil(series.size / COMPARED_BARS)
     return series[series.size % bars :].reshape(-1, bars).sum(axis=1)
 

@@ -11,7 +11,7 @@ from ztb_jax.evaluation.judgement import counted, further_bars
 from ztb_jax.evaluation.targets import LABELS, in_words, mark
 
 UNDEFINED = "–"
-SUPPORTS, CONTRADICTS, SILENT = ("✓ passes", "good"), ("✗ contradicts", "bad"), ("not measured", "none")
+PASSES, CONTRADICTS, SILENT = ("✓ passes", "good"), ("✗ contradicts", "bad"), ("not measured", "none")
 FAILS, TOLD = ("✗ fails", "bad"), ("", "none")
 
 
@@ -36,7 +36,9 @@ def view(edge: Mapping[str, Any]) -> dict[str, Any]:
         "counted": counted(edge),
         "further": further_bars(edge),
         "level": f"{edge['alpha'] / edge['trials']:.2g}",
+        "alpha": f"{edge['alpha']:.0%}".replace("%", "\N{NBSP}%"),
         "rows": [] if edge["evidence"] is None else list(_rows(edge)),
+        "more": [] if edge["evidence"] is None else list(_more(edge["evidence"])),
     }
 
 
@@ -66,91 +68,64 @@ def target_rows(targets: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 
 def _rows(edge: Mapping[str, Any]) -> Iterator[Row]:
-    yield from _tests(edge)
-    evidence, alpha = edge["evidence"], edge["alpha"]
-    found = _Evidence(edge["contradictions"], evidence["missing"])
-    yield found.row(
-        "deflated_sharpe", "Deflated Sharpe ratio, with all trials", f"≥ {1.0 - alpha:.2f}",
-        _number(evidence["deflated_sharpe"], ".3f"),
-    )  # fmt: skip
-    yield found.told(
-        "probabilistic_sharpe", "Probability that the Sharpe ratio is above 0",
-        _number(evidence["probabilistic_sharpe"], ".3f"),
-    )  # fmt: skip
-    yield found.told(
-        "min_track_record_length", "Bars that such a Sharpe ratio needs",
-        _number(evidence["min_track_record_length"], ",.0f"),
-    )  # fmt: skip
-    yield from _intervals(evidence["bootstrap"], found)
-    yield from _superiority(evidence["spa"], evidence["superior"], found, alpha)
-    for name, text in (
-        ("doubled_costs", "Total return with doubled costs"),
-        ("latency", "Total return with orders a bar late"),
-    ):
-        yield found.row(name, text, "> 0", _number(evidence[name], "+.1%"))
-    controls = evidence["controls"]
-    seen = None if controls is None else ", ".join(controls) or "none"
-    yield found.row("controls", "Controls on which an edge was found", "none", seen)
-
-
-def _tests(edge: Mapping[str, Any]) -> Iterator[Row]:
-    level = edge["alpha"] / edge["trials"]
+    """What may decide: the two tests and the bound, and what may contradict them."""
+    level, alpha, evidence = edge["alpha"] / edge["trials"], edge["alpha"], edge["evidence"]
     for name, key in (("Mean net return above 0", "p_mean"), ("Alpha on buy-and-hold above 0", "p_alpha")):
-        passes = SUPPORTS if edge[key] <= level else FAILS
+        passes = PASSES if edge[key] <= level else FAILS
         yield Row(name, f"p ≤ {level:.2g}", f"p = {edge[key]:.2g}", *passes)
     upper = edge["sharpe_upper"]
-    worth = TOLD if upper is None else SUPPORTS if upper >= WORTHWHILE else FAILS
-    asked = f"may be {WORTHWHILE:.0f}"
-    yield Row("Sharpe ratio of a year, upper bound", asked, _number(upper, ".2f") or UNDEFINED, *worth)
-
-
-class _Evidence(NamedTuple):
-    """What contradicts by name, and why what is missing is."""
-
-    contradictions: Mapping[str, str]
-    missing: Mapping[str, str]
-
-    def row(self, name: str, text: str, asked: str, seen: str | None, *, field: str | None = None) -> Row:
-        """Of a piece that may contradict, under the name that it has in `edge.Evidence`."""
+    passes = TOLD if upper is None else PASSES if upper >= WORTHWHILE else FAILS
+    yield Row(
+        "Sharpe ratio of a year, upper bound",
+        f"≥ {WORTHWHILE:.0f}",
+        _number(upper, ".2f") or UNDEFINED,
+        *passes,
+    )
+    bootstrap, spa, controls = evidence["bootstrap"], evidence["spa"], evidence["controls"]
+    worst = max(spa, key=lambda name: spa[name]) if spa else None
+    for name, field, text, asked, seen in (
+        ("deflated_sharpe", "deflated_sharpe", "Deflated Sharpe ratio, with all trials",
+         f"≥ {1.0 - alpha:.2f}", _number(evidence["deflated_sharpe"], ".3f")),
+        ("bootstrap", "bootstrap_low", "Mean return per bar in redrawn histories", "> 0",
+         None if bootstrap is None else _ends(bootstrap, "mean", "+.3%")),
+        ("spa", "spa_p_value", "Superior to every baseline (SPA)", f"p ≤ {alpha:.2g}",
+         None if worst is None else f"p = {spa[worst]:.2g}, {_plain(worst)}"),
+        ("doubled_costs", "doubled_costs", "Total return with doubled costs", "> 0",
+         _number(evidence["doubled_costs"], "+.1%")),
+        ("latency", "latency", "Total return with orders a bar late", "> 0",
+         _number(evidence["latency"], "+.1%")),
+        ("controls", "controls", "Controls on which an edge was found", "none",
+         None if controls is None else ", ".join(controls) or "none"),
+    ):  # fmt: skip
         if seen is None:
-            return Row(text, asked, UNDEFINED, *SILENT, f": {self.missing[name]}")
-        return Row(text, asked, seen, *(CONTRADICTS if (field or name) in self.contradictions else SUPPORTS))
-
-    def told(self, name: str, text: str, seen: str | None) -> Row:
-        """Of a number that decides nothing."""
-        why = "" if seen is not None else self.missing[name]
-        return Row(text, UNDEFINED, seen or UNDEFINED, *TOLD, why)
-
-
-def _intervals(bootstrap: Mapping[str, Any] | None, found: _Evidence) -> Iterator[Row]:
-    text = "Mean return per bar in redrawn histories"
-    if bootstrap is None:
-        yield found.row("bootstrap", text, "> 0", None)
-        return
-    share = f"{bootstrap['confidence']:.0%}"
-    for name, title, form in (
-        ("mean", text, "+.3%"),
-        ("sharpe", "Sharpe ratio in redrawn histories", "+.2f"),
-        ("total_return", "Total return in redrawn histories", "+.1%"),
-    ):
-        ends = [_number(bootstrap[name][end], form) or UNDEFINED for end in ("low", "high")]
-        seen = f"{share} in {ends[0]} … {ends[1]}"
-        if name == "mean":
-            yield found.row("bootstrap", title, "> 0", seen, field="bootstrap_low")
+            yield Row(text, asked, UNDEFINED, *SILENT, evidence["missing"][name])
         else:
-            yield Row(title, UNDEFINED, seen, *TOLD)
+            yield Row(text, asked, seen, *(CONTRADICTS if field in edge["contradictions"] else PASSES))
 
 
-def _superiority(
-    spa: Mapping[str, float] | None, superior: Sequence[str] | None, found: _Evidence, alpha: float
-) -> Iterator[Row]:
-    if spa is None:
-        yield found.row("spa", "Superior to the baselines (SPA)", f"p ≤ {alpha:.2g}", None)
-    for name, p_value in (spa or {}).items():
-        says = SUPPORTS if p_value <= alpha else CONTRADICTS
-        yield Row(f"Superior to {_plain(name)} (SPA)", f"p ≤ {alpha:.2g}", f"p = {p_value:.2g}", *says)
-    seen = None if superior is None else ", ".join(map(_plain, superior)) or "none"
-    yield found.told("superior", "Better than nothing, all counted at once (StepM)", seen)
+def _more(evidence: Mapping[str, Any]) -> Iterator[Row]:
+    """What decides nothing."""
+    bootstrap, superior = evidence["bootstrap"], evidence["superior"]
+    for name, text, seen in (
+        ("probabilistic_sharpe", "Probability that the Sharpe ratio is above 0",
+         _number(evidence["probabilistic_sharpe"], ".3f")),
+        ("min_track_record_length", "Bars that such a Sharpe ratio needs",
+         _number(evidence["min_track_record_length"], ",.0f")),
+        ("bootstrap", "Sharpe ratio in redrawn histories",
+         None if bootstrap is None else _ends(bootstrap, "sharpe", "+.2f")),
+        ("bootstrap", "Total return in redrawn histories",
+         None if bootstrap is None else _ends(bootstrap, "total_return", "+.1%")),
+        ("superior", "Better than nothing, all counted at once (StepM)",
+         None if superior is None else ", ".join(map(_plain, superior)) or "none"),
+    ):  # fmt: skip
+        yield Row(text, "", seen or UNDEFINED, *TOLD, "" if seen else evidence["missing"][name])
+    for name, p_value in (evidence["spa"] or {}).items():
+        yield Row(f"Superior to {_plain(name)} (SPA)", "", f"p = {p_value:.2g}", *TOLD)
+
+
+def _ends(bootstrap: Mapping[str, Any], name: str, form: str) -> str:
+    low, high = (_number(bootstrap[name][end], form) or UNDEFINED for end in ("low", "high"))
+    return f"{low} … {high} in {_number(bootstrap['confidence'], '.0%')}"
 
 
 def _plain(name: str) -> str:

@@ -60,7 +60,7 @@ def judge(
         kind="run",
         run_id=run.id,
         slice_name=slice_name,
-        policy=digest_of(params),
+        policy=policy_digest(params),
         sharpe=metrics.sharpe(policy, year),
         year=year,
     )
@@ -161,8 +161,8 @@ def scored(
     }
 
 
-def digest_of(params: Any) -> str:
-    """SHA-256 of weights: what makes a policy the same one."""
+def policy_digest(params: Any) -> str:
+    """SHA-256 of a policy's weights: of their names, forms and bytes."""
     return packing.chained("", packing.digests({"weights": params}))
 
 

@@ -325,7 +325,7 @@ class _Trainer:
             "config": config,
             "fold": fold,
             "seed": self.study.seeds[seed],
-            "policy": scoring.digest_of(mine),
+            "policy": scoring.policy_digest(mine),
             "chosen_window": chosen,
             "validation_log_growth": _number(growth[chosen]) if chosen >= 0 else None,
             "reward_mean": _number(trained.reward[at, -1]),
