@@ -94,8 +94,9 @@ def check_causality(command: CheckCausality) -> int:
             ],
         )
         return 1 if found.leaks else 0
+    features = f"{len(found.names)} feature{'s' * (len(found.names) != 1)}"
     sys.stdout.write(
-        f"{command.recipe}: {len(found.names)} features of {len(frame):,} bars, the future changed after "
+        f"{command.recipe}: {features} of {len(frame):,} bars, the future changed after "
         f"{len(found.bars):,} of them\n"
     )
     if not found.leaks:

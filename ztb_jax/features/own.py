@@ -98,15 +98,16 @@ def _of_module(place: str, name: str) -> tuple[ModuleType, Path, bytes]:
         try:
             module = import_module(place)
         except ModuleNotFoundError as error:
-            if error.name not in {place, place.split(".")[0]}:
+            if not f"{place}.".startswith(f"{error.name}."):
                 raise  # it is there, and imports another that is not
             raise ConfigError(
                 f"features {name!r}: there is no module {place}, neither installed nor in the working "
                 f"directory {Path.cwd()}; write {FORMS}"
             ) from None
-    if not module.__file__:
+    file = getattr(module, "__file__", None)  # one that is built in, and a folder, have none
+    if file is None:
         raise ConfigError(f"features {name!r}: {place} is no file of Python; write {FORMS}")
-    path = Path(module.__file__)
+    path = Path(file)
     return module, path, path.read_bytes()
 
 
