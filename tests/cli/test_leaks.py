@@ -28,7 +28,7 @@ def drawn(frame):
 def wrong(frame):
     return frame["Close"]
 """
-BARS = 400
+BARS = 200
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def check(what: str, *arguments: str) -> int:
 def test_clean_features_pass(prices, capsys):
     assert check("causality", "mine.py:clean", *prices) == 0
     printed = capsys.readouterr()
-    assert printed.out.splitlines()[0].startswith("mine.py:clean: 2 features of 400 bars, the future changed")
+    assert printed.out.splitlines()[0].startswith("mine.py:clean: 2 features of 200 bars, the future changed")
     assert printed.out.endswith("no feature looks ahead\n")
     assert "computing" in printed.err
 
@@ -62,7 +62,7 @@ def test_a_leak_is_a_row_of_a_table_and_exit_status_one(prices, capsys):
 
 
 def test_json_is_one_object(prices, capsys):
-    assert check("causality", "mine.py:leaky", *prices, "--json", "--points", "400") == 1
+    assert check("causality", "mine.py:leaky", *prices, "--json", "--points", "200") == 1
     told = json.loads(capsys.readouterr().out)
     assert told["causal"] is False
     assert told["bars"] == list(range(BARS - 1))
@@ -80,17 +80,17 @@ def test_json_is_one_object(prices, capsys):
 
 
 def test_how_much_history_is_a_table(prices, capsys):
-    assert check("recursive", "mine.py:clean", *prices, "--starts", "10", "25", "100", "200") == 0
+    assert check("recursive", "mine.py:clean", *prices, "--starts", "10", "25", "50", "100") == 0
     names, mean, size, note = capsys.readouterr().out.splitlines()
-    assert "200 bars" in names
+    assert "100 bars" in names
     assert mean.split()[:2] == ["mean", "–"]
     assert mean.split()[-4:] == ["25", "bars", "25", "bars"]
-    assert size.split()[-4:] == ["100", "bars", "100", "bars"]
+    assert size.split()[-4:] == ["50", "bars", "100", "bars"]
     assert note.startswith("differences to the whole history")
-    assert check("recursive", "mine.py:forgetful", *prices, "--starts", "50", "200") == 1
+    assert check("recursive", "mine.py:forgetful", *prices, "--starts", "50", "100") == 1
     printed = capsys.readouterr().out
     assert "never" in printed
-    assert "feature sum does not settle within 200 bars" in printed
+    assert "feature sum does not settle within 100 bars" in printed
 
 
 def test_a_built_in_recipe_on_a_market_by_its_name(capsys):
@@ -107,7 +107,7 @@ def test_a_built_in_recipe_on_a_market_by_its_name(capsys):
         (("defualt",), "Did you mean default"),
         (("absent.py:x",), "cannot read"),
         (("absent:x",), "there is no module absent"),
-        (("mine.py:wrong",), "wrong on 400 bars raised KeyError: 'Close' ("),
+        (("mine.py:wrong",), "wrong on 200 bars raised KeyError: 'Close' ("),
         (("mine.py:drawn",), "not deterministic"),
         (("mine.py:clean", "--points", "0"), "points is 0"),
         (("mine.py:clean", "--symbol", "NOSUCH", "--from", "None"), "there are no bars of NOSUCH 1h"),
@@ -124,7 +124,7 @@ def test_mistakes_are_exit_status_two_without_a_traceback(prices, capsys, argume
 
 def test_histories_longer_than_the_bars_are_exit_status_two(prices, capsys):
     assert check("recursive", "mine.py:clean", *prices) == 2
-    assert "histories up to 200" in capsys.readouterr().err
+    assert "histories up to 100" in capsys.readouterr().err
 
 
 def test_the_tolerance_is_of_the_features_deviation(prices, tmp_path, capsys):

@@ -122,10 +122,10 @@ def test_a_valid_flag_that_looks_ahead_is_a_leak_of_its_own():
 
 @pytest.mark.parametrize("name", ["default", "extended", "returns"])
 def test_built_in_recipes_are_causal_to_the_bit(name):
-    found = check_causality(name, FRAME.iloc[:250], points=3)
+    found = check_causality(name, FRAME.iloc[:120], points=3)
     assert not found.leaks
     assert found.bars[0] == 0
-    assert found.bars[-1] == 248
+    assert found.bars[-1] == 118
 
 
 def test_a_recipe_of_ones_own_is_checked_as_it_is():
