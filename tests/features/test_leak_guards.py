@@ -84,15 +84,15 @@ def test_the_reach_of_a_window_is_its_own(behind, ahead, seed):
 
 def test_what_looks_ahead_at_a_single_bar_is_found_when_every_bar_is_tried():
     def single(frame):
-        out = frame.close.to_numpy(copy=True)
+        out = frame.close.copy()
         if len(out) > 138:
-            out[137] = out[138]
-        return out
+            out.iloc[137] = out.iloc[138]
+        return pd.DataFrame({"single": out, "long": frame.close.rolling(150).mean()})
 
     frame = FRAME.iloc[:200]
     found = check_causality(single, frame, points=len(frame))
     assert found.bars == tuple(range(199))
-    assert facts(found) == {"single_0": (137, 1)}
+    assert facts(found) == {"single": (137, 1)}
 
 
 def test_what_only_the_end_of_the_frame_tells_is_found():
@@ -252,6 +252,15 @@ def test_further_columns_are_changed_too_and_whole_numbers_are_as_good():
     assert not check_causality(lambda f: f.rate / (1.0 + f.volume), frame).leaks
     (leak,) = check_causality(lambda f: f.rate.shift(-1), frame).leaks
     assert (leak.bar, leak.ahead) == (0, 1)
+
+
+def test_any_difference_counts_however_wide_a_feature_varies():
+    def wide(frame):
+        out = np.where(np.arange(len(frame)) % 2, 1e308, -1e308)
+        out[0] = frame.close.iloc[min(5, len(frame) - 1)]
+        return out
+
+    assert facts(check_causality(wide, FRAME)) == {"wide_0": (0, 5)}
 
 
 def test_three_bars_are_enough():

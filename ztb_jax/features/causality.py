@@ -26,9 +26,8 @@ VALID = "valid"
 """What `Features.valid` is called where it, and not a value, looks ahead."""
 ROUNDING = 1e-9
 """Deviations; a smaller difference is likely of sums taken in another order."""
-HOLES = (
-    4  # stretches of bars with no volume at whose first bar it is tried, where one might be filled from later
-)
+HOLES = 4
+"""Stretches without volume whose first bars are tried, for what fills them from later ones."""
 
 Differences = Iterator[tuple[str, np.ndarray]]
 
@@ -196,16 +195,18 @@ def features_of(compute: Function | Recipe | str, frame: pd.DataFrame) -> Featur
 
 
 def deviations(values: np.ndarray) -> np.ndarray:
-    """[F] standard deviation of the finite rows of values [T, F]; 1 where nothing varies."""
+    """[F] standard deviation of the finite rows of values [T, F]; 1 where there is none that is finite."""
     spread = np.ones(values.shape[1])
     for column, series in enumerate(values.T):
         finite = series[np.isfinite(series)]
-        spread[column] = finite.std() if finite.size and np.ptp(finite) > 0 else 1.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            deviation = finite.std() if finite.size and finite.min() < finite.max() else 1.0
+        spread[column] = deviation if np.isfinite(deviation) else 1.0
     return spread
 
 
 def difference(one: np.ndarray, other: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """[…, F] absolute difference in deviations [F]; 0 for equal numbers and two NaN, inf for one NaN."""
+    """[…, F] absolute difference in deviations [F]; 0 only for equal numbers or two NaN, inf for one NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.abs(one - other) / deviation
     apart = np.where(np.isnan(apart), math.inf, apart)

@@ -29,6 +29,7 @@ from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 from ztb_jax.training.replaying import Recorder
 
+CHECKED = 20_000  # first bars over which features of a user's own are checked before a run
 NO_PROGRAM = ("seed", "run.id", "run.root", "run.policy_every_windows", "env.capital")
 NO_PROGRAMS = ("replays.", "sinks.")
 Read = Callable[[dict[str, Any]], checkpoint.Restored | None]
@@ -151,8 +152,9 @@ def prepared_market(config: Config, reporter: Reporter) -> build.Prepared:
     reporter.phase("indicators", f"{wanted}, {len(frame):,} bars")
     features = recipe.compute(wanted, frame)
     if own.is_own(wanted):
-        reporter.phase("causality", f"of {len(features.names)} features of one's own")
-        causality.require_causality(wanted, frame)
+        checked = frame.iloc[: max(CHECKED, 2 * int(features.valid.argmax()))]
+        reporter.phase("causality", f"of {len(features.names)} features over {len(checked):,} bars")
+        causality.require_causality(wanted, checked)
     return build.prepare(config, frame, features)
 
 
