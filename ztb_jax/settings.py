@@ -75,7 +75,7 @@ class FeatureConfig:
     __pydantic_config__ = STRICT
 
     recipe: Text = "default"
-    """Named list of indicators."""
+    """Named list of indicators, or your own: `module:attribute` or `path/to/file.py:attribute`."""
     lookback: Bars = 32
     """Bars in the policy's window."""
     limit: Annotated[float, Field(gt=0.0)] = 5.0

@@ -1,4 +1,4 @@
-"""`ztb data load | list | check`: the cache of bars from the command line."""
+"""`ztb data`: the cache of bars from the command line, and checks of files and of features."""
 
 import sys
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Annotated
 import pandas as pd
 import tyro
 
+from ztb_jax.cli import leaks
 from ztb_jax.data import cache
 from ztb_jax.data.frame import COLUMNS, bars_per_year, canonical_timeframe
 from ztb_jax.data.imports import check_file, import_file, mending_options
@@ -66,6 +67,8 @@ _Command = (
     Annotated[Load, tyro.conf.subcommand("load")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[leaks.CheckCausality, tyro.conf.subcommand("check-causality")]
+    | Annotated[leaks.CheckRecursive, tyro.conf.subcommand("check-recursive")]
 )
 
 
@@ -76,7 +79,9 @@ def main(argv: list[str]) -> int:
       UserError: what the user gave cannot be used.
       SystemExit: the arguments do not parse (2), or help was asked for (0); the message is printed.
     """
-    command = tyro.cli(_Command, args=argv, prog="ztb data", description="Import, list and check price data.")
+    command = tyro.cli(
+        _Command, args=argv, prog="ztb data", description="Import, list and check price data; check features."
+    )
     match command:
         case Load():
             return load(command)
@@ -84,6 +89,10 @@ def main(argv: list[str]) -> int:
             return list_(command)
         case Check():
             return check(command)
+        case leaks.CheckCausality():
+            return leaks.check_causality(command)
+        case leaks.CheckRecursive():
+            return leaks.check_recursive(command)
 
 
 def load(command: Load) -> int:

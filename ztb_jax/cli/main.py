@@ -26,6 +26,7 @@ USAGE = """usage: {prog} COMMAND [OPTION ...]
   runs               what runs there are; show RUN tells of one and --follow watches it, compare A B
   ui                 the same in a browser, live, with replays
   data load|list|check   import price data, see what there is, or check a file
+  data check-causality|check-recursive RECIPE   whether features look ahead, and the history they need
   devices            what a run can be trained on; --json for programs
 
 `{prog} COMMAND --help` shows a command's options. The exit status is 0 for success, 1 for a failed run, 2 for

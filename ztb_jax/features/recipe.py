@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ztb_jax.errors import ConfigError, DataError
+from ztb_jax.features import own
 from ztb_jax.features.indicators import (
     Bar,
     Indicator,
@@ -81,6 +82,10 @@ class Recipe(NamedTuple):
     names: tuple[str, ...]
 
 
+Function = Callable[[pd.DataFrame], Any]
+"""Features in pandas or NumPy: from a frame to a DataFrame with its index, an array [T, F] or `Features`."""
+
+
 class Stream(NamedTuple):
     """A recipe for live use: `init() -> state`, `step(state, bar) -> (state, values [F] float64 NumPy)`."""
 
@@ -88,33 +93,71 @@ class Stream(NamedTuple):
     step: Callable[[Any, Bar], tuple[Any, np.ndarray]]
 
 
-def find(name: str) -> Recipe:
-    """The built-in recipe of that name.
+def find(name: str) -> Recipe | Function:
+    """The built-in recipe of that name, or what `ztb_jax.features.own.load` finds.
 
     Raises:
-      ConfigError: there is none.
+      ConfigError: there is none, or it is neither a `Recipe` nor a function.
     """
     if name in RECIPES:
         return RECIPES[name]
+    if own.is_own(name):
+        made = own.load(name).made
+        if isinstance(made, Recipe) or callable(made):
+            return made
+        raise ConfigError(
+            f"features {name!r} are of type {type(made).__name__}: give a Recipe, or a function from a frame "
+            "to a DataFrame or an array [bars, features]"
+        )
     near = difflib.get_close_matches(name, RECIPES, n=3)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise ConfigError(f"unknown feature recipe {name!r}. {hint}There are: {', '.join(sorted(RECIPES))}.")
+    raise ConfigError(
+        f"unknown feature recipe {name!r}. {hint}There are: {', '.join(sorted(RECIPES))}; write one of your "
+        f"own as {own.FORMS}."
+    )
 
 
-def compute(recipe: Recipe | str, frame: pd.DataFrame) -> Features:
+def compute(recipe: Recipe | Function | str, frame: pd.DataFrame) -> Features:
     """`Features` of every bar of a frame.
 
     The frame has an ascending DatetimeIndex and the columns open, high, low, close (positive, finite) and
     volume. A NaN or infinite volume makes only features of volume NaN; a volume that is always 0 is known.
 
-    Compiles once per recipe and power of two of bars, in about two seconds.
+    A recipe compiles once per power of two of bars, in about two seconds. A function is called with a copy of
+    the frame; that it is causal is for `ztb_jax.features.causality` to say.
 
     Raises:
-      ConfigError: no such recipe, or its combination and names do not agree.
+      ConfigError: no such recipe, its combination and names do not agree, or a function that raised or gave
+        no table of a row for each bar.
       DataError: the frame cannot be used; all findings at once.
     """
-    recipe = find(recipe) if isinstance(recipe, str) else recipe
+    made = find(recipe) if isinstance(recipe, str) else recipe
     check_frame(frame)
+    if not isinstance(made, Recipe):
+        return _of_function(made, frame)
+    if isinstance(recipe, str) and own.is_own(recipe):
+        with own.blamed(f"features {recipe!r}"):
+            return _of_recipe(made, frame)
+    return _of_recipe(made, frame)
+
+
+def _of_function(function: Function, frame: pd.DataFrame) -> Features:
+    name = own.name_of(function)
+    with own.blamed(f"{name} on {len(frame)} bars"):
+        result = function(frame.copy())
+    if isinstance(result, Features):
+        values, _ = own.table_of(result.values, frame.index, name=name)
+        if values.shape[1] != len(result.names) or np.shape(result.valid) != (len(frame),):
+            raise ConfigError(
+                f"{name} gave Features of {values.shape[1]} columns, {len(result.names)} names and valid "
+                f"{list(np.shape(result.valid))} for {len(frame)} bars: they must agree"
+            )
+        return Features(values, np.asarray(result.valid, bool), tuple(result.names))
+    values, names = own.table_of(result, frame.index, name=name)
+    return Features(values, np.asarray(np.isfinite(values).all(axis=1)), names)
+
+
+def _of_recipe(recipe: Recipe, frame: pd.DataFrame) -> Features:
     num_bars = len(frame)
     # Rounded up, frames of different lengths share one compiled program; the rest is not even run.
     capacity = max(2, 1 << (num_bars - 1).bit_length())
@@ -131,8 +174,14 @@ def stream(recipe: Recipe | str) -> Stream:
     """The same features bar by bar: bit for bit those of `compute` on all bars so far.
 
     Take a fresh `init()` for each instrument, and feed it the history before the first live bar.
+
+    Raises:
+      ConfigError: no such recipe, or a function of a whole frame.
     """
-    indicator = as_indicator(find(recipe) if isinstance(recipe, str) else recipe)
+    made = find(recipe) if isinstance(recipe, str) else recipe
+    if not isinstance(made, Recipe):
+        raise ConfigError(f"features {recipe!r} are a function of a whole frame: live use needs a Recipe")
+    indicator = as_indicator(made)
 
     def init() -> Any:
         with float64_on_cpu():

@@ -1,6 +1,7 @@
 """`python -m ztb_jax.training.evaluate RUN`: judge a run's saved policy on a slice, and write the report."""
 
 import dataclasses
+import hashlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +20,9 @@ from ztb_jax.errors import RunError
 from ztb_jax.evaluation import compare, judgement, report, targets
 from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.evaluation.verdict import SEEN, verdict_sentence
-from ztb_jax.features import recipe
+from ztb_jax.features import own, recipe
 from ztb_jax.runs import checkpoint, directory
-from ztb_jax.training import provenance, scoring
+from ztb_jax.training import provenance, run_seal, scoring
 from ztb_jax.training.progress import Reporter
 
 BEST = "best"  # the tree of a checkpoint that holds the weights to judge
@@ -50,6 +51,20 @@ def saved_config(run: directory.RunDirectory, flags: Mapping[str, Any] | None = 
     """
     directory.read_json(run.config)  # as YAML an empty file would be all defaults
     return layered(file=run.config, environ={}, flags=flags or {})
+
+
+def own_facts(config: Config, prepared: build.Prepared) -> dict[str, Any]:
+    """What a run on a user's own features depends on besides: SHA-256 of their file and of what it made.
+
+    The second tells of what the file imports, too. Empty for a built-in recipe, which is among our sources.
+    """
+    if not own.is_own(config.features.recipe):
+        return {}
+    made = hashlib.sha256()
+    for name in sorted(prepared.slices):
+        made.update(np.asarray(prepared.slices[name].features).tobytes())
+    file = own.load(config.features.recipe).sha256
+    return {"recipe_file": file, "recipe_features": made.hexdigest()}
 
 
 def backtest_of(config: Config, prepared: build.Prepared, name: str):
@@ -102,6 +117,12 @@ def judge(
         )
     reporter.phase("indicators", config.features.recipe)
     prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
+    made = own_facts(config, prepared).get("recipe_features")
+    if made is not None and made != run_seal.read_seal(run.seal).metadata.get("recipe_features"):
+        raise RunError(
+            f"features {config.features.recipe} are not those that {run.path} was trained on: restore that "
+            "version of the file, or train again"
+        )
     result = judge_prepared(run, reporter, config, prepared, slice_name=slice_name)
     label = result["edge"]["label"]
     if slice_name == "test" and metadata.get("status") != "running" and metadata.get("edge") != label:

@@ -20,7 +20,7 @@ from ztb_jax.config import Config, as_dict, flat
 from ztb_jax.contradictions import contradictions
 from ztb_jax.data.frame import content_hash
 from ztb_jax.errors import ConfigError, JobError
-from ztb_jax.features import recipe
+from ztb_jax.features import causality, own, recipe
 from ztb_jax.learner import Learner
 from ztb_jax.runs import checkpoint, directory, ledger, loop, policy_files, profile, programs, sinks
 from ztb_jax.training import evaluate, memory, metadata, run_seal
@@ -30,6 +30,7 @@ from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 from ztb_jax.training.replaying import Recorder
 
+CHECKED = 20_000  # first bars over which features of a user's own are checked before a run
 NO_PROGRAM = ("seed", "run.id", "run.root", "run.ledger", "run.policy_every_windows", "env.capital")
 NO_PROGRAMS = ("replays.", "sinks.")
 Read = Callable[[dict[str, Any]], checkpoint.Restored | None]
@@ -101,7 +102,7 @@ def _train_on(
     run = directory.create(config.run.root, config.run.id, as_dict(config))
     with directory.locked(run), _recording(config, run, reporter):
         reporter.say(f"{'run':<11}{run.path}")
-        sealed = run_seal.make_seal(run.id, config.seed, as_dict(config), seal_facts(prepared))
+        sealed = run_seal.make_seal(run.id, config.seed, as_dict(config), seal_facts(config, prepared))
         run_seal.write_seal(run.seal, sealed)
         reporter.attach(run, **metadata.begun(config, prepared, run, device=device, known=facts))
         result = _train_and_judge(config, prepared, run, reporter, stop=stop, device=device)
@@ -143,11 +144,21 @@ def go_on(
 
 
 def prepared_market(config: Config, reporter: Reporter) -> build.Prepared:
-    """The market that `config` names, as it is trained and judged on."""
+    """The market that `config` names, as it is trained and judged on.
+
+    Raises:
+      UserError: it cannot be used, or features of the user's own look ahead.
+    """
     reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
     frame = evaluate.load_frame(config)
-    reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
-    return build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
+    wanted = config.features.recipe
+    reporter.phase("indicators", f"{wanted}, {len(frame):,} bars")
+    features = recipe.compute(wanted, frame)
+    if own.is_own(wanted):
+        checked = frame.iloc[: max(CHECKED, 2 * int(features.valid.argmax()))]
+        reporter.phase("causality", f"of {len(features.names)} features over {len(checked):,} bars")
+        causality.require_causality(wanted, checked)
+    return build.prepare(config, frame, features)
 
 
 @contextmanager
@@ -174,12 +185,13 @@ def _recording(config: Config, run: directory.RunDirectory, reporter: Reporter) 
         run.reserve.unlink(missing_ok=True)
 
 
-def seal_facts(prepared: build.Prepared) -> dict[str, Any]:
+def seal_facts(config: Config, prepared: build.Prepared) -> dict[str, Any]:
     """What a run depends on beside its configuration and its environment."""
     return {
         "data": content_hash(prepared.frame),
         "split": {name: list(bounds) for name, bounds in prepared.split._asdict().items()},
         "normaliser": prepared.scaler.to_dict(),
+        **evaluate.own_facts(config, prepared),
     }
 
 

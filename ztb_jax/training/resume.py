@@ -51,7 +51,7 @@ def resume(
         config = job.spread_over(devices.together(device, config.run.devices), config)
         with jax.default_device(device):
             prepared = job.prepared_market(config, reporter)
-            changed = run_seal.changes(seal, config=as_dict(config), facts=job.seal_facts(prepared))
+            changed = run_seal.changes(seal, config=as_dict(config), facts=job.seal_facts(config, prepared))
             if changed and not allow_drift:
                 raise RunError(
                     [f"{run.path}: {each}" for each in changed]

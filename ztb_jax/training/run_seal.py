@@ -285,7 +285,7 @@ def changes(seal: RunSeal, *, config: Mapping[str, Any], facts: Mapping[str, Any
     Args:
       seal: of the run.
       config: plain values, of now.
-      facts: what the seal's metadata hold besides: data, split, normaliser and the hash of config.json.
+      facts: what the seal's metadata hold besides, such as data, split and normaliser.
     """
     then, now = dataclasses.asdict(seal.environment), dataclasses.asdict(snapshot(config))
     told = [

@@ -104,7 +104,7 @@ def verify(
     device = devices.choose(config.run.device)
     with jax.default_device(device):
         prepared = job.prepared_market(config, reporter)
-        changed = run_seal.changes(seal, config=as_dict(config), facts=job.seal_facts(prepared))
+        changed = run_seal.changes(seal, config=as_dict(config), facts=job.seal_facts(config, prepared))
         changed += _chain_broken(recorded) + _damaged(run)
         elsewhere = [told["from_window"] for told in (seal.metadata.get("resumed") or []) if told["changed"]]
         if any(not each.startswith(SURROUNDINGS) for each in changed):
