@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ztb_jax.evaluation import figures, report_verdict
+from ztb_jax.evaluation import figures, report_stress, report_verdict
 from ztb_jax.evaluation.metrics import drawdown
 from ztb_jax.evaluation.provenance import Gates, Seal
 from ztb_jax.evaluation.verdict import verdict_sentence
@@ -107,6 +107,7 @@ class Report:
       seal: of the run, or None when it has none.
       edge: the verdict as `evaluation.json` holds it, or None where none was asked for.
       targets: of the source documents, as there.
+      stress: variants, controls and regimes, as there, or None.
     """
 
     run_id: str
@@ -128,6 +129,7 @@ class Report:
     seal: Seal | None = None
     edge: Mapping[str, Any] | None = None
     targets: Sequence[Mapping[str, Any]] = ()
+    stress: Mapping[str, Any] | None = None
 
 
 def render(report: Report) -> str:
@@ -147,6 +149,7 @@ def render(report: Report) -> str:
         ).replace(" %", "\N{NBSP}%"),
         edge=None if report.edge is None else report_verdict.view(report.edge),
         targets=report_verdict.target_rows(report.targets),
+        stress=None if report.stress is None else report_stress.view(report.stress),
         span=(_stamp(report.stamps[0]), _stamp(report.stamps[-1])),
         num_bars=f"{report.stamps.size - 1:,}",
         tables=_tables(metrics, names),

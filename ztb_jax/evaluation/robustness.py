@@ -1,6 +1,7 @@
 """Stress, controls and regimes of one policy on one slice, as plain numbers for a file or a page."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,10 +12,11 @@ from envs.types import Env
 from ztb_jax.data.market import MarketData
 from ztb_jax.evaluation import controls, regimes, stress
 from ztb_jax.evaluation.backtest import make_path_backtest
-from ztb_jax.evaluation.edge import FEWEST_BARS
+from ztb_jax.evaluation.edge import FEWEST_BARS, Evidence
 from ztb_jax.policies.policy import Policy
 
 PLAIN = "costs_x1"
+LATENCY = 2  # bars that `stress` delays orders by, at the most
 
 
 def stress_report(
@@ -68,6 +70,24 @@ def stress_report(
         "leak": _plain(leak._asdict()),
         "regimes": {name: _plain(regime._asdict()) for name, regime in found.items()},
     }
+
+
+def evidence_of(report: Mapping[str, Any]) -> Evidence:
+    """What a `stress_report` says for or against an edge."""
+    variants, shuffled = report["variants"], report["shuffled"]
+    controls_passed = None
+    if shuffled is not None:
+        controls_passed = ("shuffled bars",) if shuffled["contradicts"] else ()
+    return Evidence(
+        doubled_costs=variants["costs_x2"]["total_return"],
+        latency=variants["latency_plus_1"]["total_return"],
+        controls=controls_passed,
+    )
+
+
+def warnings_of(report: Mapping[str, Any]) -> list[str]:
+    """Sentences on what the slice itself cannot show."""
+    return [] if report["leak"]["label"] == "edge" else [report["leak"]["reason"]]
 
 
 def _breakeven(tested: stress.Stress, variants: dict[str, Any]) -> float | None:

@@ -17,7 +17,7 @@ from ztb_jax.data.cache import default_cache_dir
 from ztb_jax.data.frame import content_hash
 from ztb_jax.data.load import SYNTHETIC, load_bars
 from ztb_jax.errors import RunError
-from ztb_jax.evaluation import compare, judgement, report, targets
+from ztb_jax.evaluation import compare, judgement, report, report_stress, targets
 from ztb_jax.evaluation.backtest import make_policy_backtest
 from ztb_jax.evaluation.verdict import SEEN, verdict_sentence
 from ztb_jax.features import own, recipe
@@ -174,6 +174,7 @@ def judge_prepared(
         "beats_buy_and_hold": bool(accounts["policy"].equity[-1] > accounts["buy_and_hold"].equity[-1]),
         "verdict": verdict_sentence(metrics, slice_name=slice_name, judged=True),
         "edge": verdict.edge,
+        "stress": verdict.stress,
         "targets": [
             target
             for phase in ("phase 1", targets.OVERALL)
@@ -192,6 +193,7 @@ def judge_prepared(
         notes=result["notes"],
         edge=result["edge"],
         targets=result["targets"],
+        stress=result["stress"],
         trades=_trades(prepared, (start, stop), accounts["policy"]),
     )
     result_file, page_file = run.results(slice_name)
@@ -226,6 +228,8 @@ def print_result(result: dict[str, Any]) -> None:
         texts = (f"{cell:>{width}}" for cell, width in zip(cells, widths[1:], strict=True))
         lines.append("  ".join([f"{name:<{widths[0]}}", *texts]))
     verdict = [*judgement.in_words(result["edge"]), targets.line(result["targets"])]
+    if result["stress"] is not None:
+        verdict.append(report_stress.line(result["stress"]))
     sys.stdout.write("\n".join([*lines, "", result["verdict"], *verdict, *result["notes"], ""]) + "\n")
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ztb_jax import build
 from ztb_jax.config import Config, flat
 from ztb_jax.data.frame import canonical_timeframe, content_hash
-from ztb_jax.evaluation import compare, judgement, metrics
+from ztb_jax.evaluation import compare, judgement, metrics, robustness
 from ztb_jax.evaluation.verdict import SEEN
 from ztb_jax.runs import directory, ledger, packing
 from ztb_jax.runs.judged import Scored
@@ -21,9 +22,10 @@ from ztb_jax.training.run_seal import PLACES
 
 
 class Verdict(NamedTuple):
-    """What `evaluation.json` holds as `edge`, and sentences to stand under the verdict."""
+    """What `evaluation.json` holds as `edge` and `stress`, and sentences to stand under the verdict."""
 
     edge: dict[str, Any]
+    stress: dict[str, Any] | None
     notes: list[str]
 
 
@@ -67,23 +69,48 @@ def judge(
     counted = record(run.path.resolve().parent, config, [row], reporter)
     before = _counted_before(run, slice_name)
     many = max(counted.policies, before)
+    stressed, notes = None, []
     if slice_name in SEEN:
         edge = judgement.no_judgement(SEEN[slice_name], trials=many)
     else:
+        stressed = _stressed(config, prepared, params, slice_name=slice_name, trials=many)
         edge = judgement.judge(
-            policy, returns, trials=many, trial_sharpes=counted.sharpes, bars_per_year=year
+            policy,
+            returns,
+            trials=many,
+            trial_sharpes=counted.sharpes,
+            bars_per_year=year,
+            further=robustness.evidence_of(stressed),
         )
+        notes += robustness.warnings_of(stressed)
     edge |= {
         "trials_at_first": counted.at_first,
         "ledger": config.run.ledger,
     }
-    notes = []
     if before > counted.policies:
         notes.append(
             f"The record of scorings holds {counted.policies:,} of the {before:,} policies that were counted "
             f"before: M stays {before:,}."
         )
-    return Verdict(edge, notes)
+    return Verdict(edge, stressed, notes)
+
+
+def _stressed(
+    config: Config, prepared: build.Prepared, params: Any, *, slice_name: str, trials: int
+) -> dict[str, Any]:
+    """What becomes of the policy on the slice when something is made harder."""
+    env = build.make_environment(config, measured=prepared.measured, extra_latency=robustness.LATENCY)
+    _, stop = getattr(prepared.split, slice_name)
+    return robustness.stress_report(
+        build.make_network(config, num_features=prepared.num_features),
+        env,
+        params,
+        prepared.slices[slice_name],
+        closed=prepared.frame["close"].to_numpy(np.float64)[:stop],
+        bars_per_year=prepared.bars_per_year,
+        trials=trials,
+        seed=config.seed,
+    )
 
 
 def record(root: Path, config: Config, rows: Sequence[Scored], reporter: Reporter) -> ledger.Trials:
