@@ -260,7 +260,8 @@ def test_any_difference_counts_however_wide_a_feature_varies():
         out[0] = frame.close.iloc[min(5, len(frame) - 1)]
         return out
 
-    assert facts(check_causality(wide, FRAME)) == {"wide_0": (0, 5)}
+    (leak,) = check_causality(wide, FRAME).leaks
+    assert (leak.bar, leak.ahead, leak.gaps) == (0, 5, False)
 
 
 def test_three_bars_are_enough():
