@@ -26,6 +26,10 @@ from ztb_jax.errors import RunError
 from ztb_jax.runs import artifacts, directory
 
 FOLDER = "studies"
+TOLD = "rows.json"
+"""The array of a chunk that holds its rows and the names of the others."""
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError)
+"""What NumPy and zipfile say of damage; the last one of compression or encryption that was never used."""
 Rows = list[dict[str, Any]]
 Arrays = dict[str, np.ndarray]
 
@@ -136,8 +140,9 @@ def write_chunk(
       rows: [n] `ztb_jax.runs.studied.TrialRow`.
       arrays: [n, ...] by name.
     """
-    text = np.frombuffer(json.dumps(list(rows), allow_nan=False).encode(), np.uint8)
-    write_arrays(study.chunks / f"{name}.npz", {"rows": text, **arrays})
+    told = {"rows": list(rows), "arrays": sorted(arrays)}
+    text = np.frombuffer(json.dumps(told, allow_nan=False).encode(), np.uint8)
+    write_arrays(study.chunks / f"{name}.npz", {TOLD: text, **arrays})
 
 
 def read_chunk(study: StudyDirectory, name: str, *, trials: Sequence[int]) -> tuple[Rows, Arrays] | None:
@@ -155,16 +160,19 @@ def read_chunk(study: StudyDirectory, name: str, *, trials: Sequence[int]) -> tu
     if not path.is_file():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-        rows = directory.parsed(arrays.pop("rows").tobytes())
+        told = directory.parsed(arrays.pop(TOLD).tobytes())
+        rows = told["rows"]
         for row in rows:
             artifacts.check("trial", row)
         if [row["trial"] for row in rows] != list(trials):
             raise ValueError("it holds other trainings")
+        if sorted(arrays) != told["arrays"]:
+            raise ValueError("it holds other arrays")
         if any(len(values) != len(rows) for values in arrays.values()):
             raise ValueError("an array has another length than the rows")
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(
             f"{path} is damaged ({error}): remove it and resume, which trains its trials again"
         ) from None
