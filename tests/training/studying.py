@@ -50,6 +50,6 @@ def chunks_of(store: studies.StudyDirectory) -> tuple[list[dict], list[dict[str,
 
 
 def kept(store: studies.StudyDirectory) -> dict[str, bytes]:
-    """The files that a resume must make to the same bits, by name."""
-    places = [store.trials, store.result, store.returns, store.report, *store.chunks.glob("*.npz")]
+    """The files that a resume must make to the same bits, by name; the page names the folder of runs."""
+    places = [store.trials, store.result, store.returns, *store.chunks.glob("*.npz")]
     return {path.name: path.read_bytes() for path in places if path.is_file()}
