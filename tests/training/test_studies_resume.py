@@ -54,7 +54,8 @@ def dying(place: str, count: int, *arguments: str) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        # As in this process, or the seal would tell of a drift.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "JAX_NUMPY_RANK_PROMOTION": "raise"},
     )
 
 
