@@ -101,11 +101,11 @@ def wanted(case: Case, rows) -> Trials:
 
 # Market, seed, learning rate, discount.
 ROWS = [
+    (0, 4, 1e-2, 0.5),
     (0, 3, 1e-2, 0.9),
+    (0, 3, 1e-4, 0.9),
     (1, 3, 1e-2, 0.9),
-    (1, 3, 1e-4, 0.9),
-    (1, 4, 1e-2, 0.5),
-    (1, 3, 1e-2, 0.9),
+    (0, 3, 1e-2, 0.9),
 ]
 
 
@@ -141,7 +141,9 @@ def equal(one, other) -> bool:
 
 
 def test_a_trial_is_the_training_that_it_would_be_alone(case, trained):
-    for trial in (1, 3):
+    """Also on the shorter market, which was filled up to stand beside the other."""
+    assert len(case.folds[0].train.features) < len(case.folds[1].train.features)
+    for trial in (0, 1):
         market, seed, rate, gamma = ROWS[trial]
         hyper = numbers.arrays_of(made(ppo__learning_rate=rate, ppo__gamma=gamma))
         alone = case.alone(market, seed, hyper)
@@ -150,14 +152,6 @@ def test_a_trial_is_the_training_that_it_would_be_alone(case, trained):
         assert of(trained, trial, "chosen") == alone["chosen"]
         assert_close(of(trained, trial, "params"), alone["params"], rtol=1e-5, atol=1e-6)
         assert of(trained, trial, "verdict") == 0
-
-
-def test_a_shorter_market_that_was_filled_up_is_played_as_it_is_alone(case, trained):
-    assert len(case.folds[0].train.features) < len(case.folds[1].train.features)
-    alone = case.alone(0, 3, numbers.arrays_of(made(ppo__learning_rate=1e-2, ppo__gamma=0.9)))
-    np.testing.assert_allclose(of(trained, 0, "reward"), alone["rewards"], rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(of(trained, 0, "validation"), alone["scores"], rtol=1e-4, atol=1e-7)
-    assert_close(of(trained, 0, "params"), alone["params"], rtol=1e-3, atol=1e-5)
 
 
 def test_what_fills_up_the_last_chunk_is_not_told(trained):
@@ -178,7 +172,7 @@ def test_numbers_seeds_and_markets_make_a_difference(trained):
 
 def test_neighbours_make_none(case, program, trained):
     others = list(ROWS)
-    others[0], others[2] = (1, 9, 1e-1, 0.1), (0, 8, 1e-3, 0.99)
+    others[0], others[2] = (1, 9, 1e-1, 0.1), (1, 8, 1e-3, 0.99)
     again = program.run(wanted(case, others), 0)
     for name in ("params", "validation", "reward"):
         assert equal(of(trained, 1, name), of([again], 1, name))
