@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tests.training.resuming import stop_after
 from tests.training.studying import FAST, chunks_of, command, result_of, study_in
 from ztb_jax import space
 from ztb_jax.cli.main import run
@@ -178,3 +179,17 @@ def test_without_any_policy_there_is_no_best_and_no_run(tmp_path, capsys):
     assert [point["mean"] for point in result["points"]] == [None]
     assert "no training passed its gates on every seed" in capsys.readouterr().err
     assert not (tmp_path / "n").exists()
+
+
+def test_a_run_of_the_best_that_was_stopped_goes_on_with_the_sweep(root, tmp_path, monkeypatch, capsys):
+    """To the weights of the one that nobody stopped."""
+    with monkeypatch.context() as patch:
+        stop_after(patch, 0)
+        assert command(tmp_path, "sweep", *VARY, "--seeds", "2", "--id", "sw") == 130
+    assert directory.read_json(tmp_path / "sw" / "run_metadata.json")["status"] == "cancelled"
+    capsys.readouterr()
+    assert run(["sweep", "--resume", str(tmp_path / "studies" / "sw")], prog="ztb") == 0
+    assert capsys.readouterr().out.rstrip().split("\n")[-1] == str(tmp_path / "sw")
+    assert directory.read_json(tmp_path / "sw" / "run_metadata.json")["status"] == "completed"
+    policies = [ledger.read(place / "scored.jsonl").rows[-1]["policy"] for place in (root, tmp_path)]
+    assert policies[0] == policies[1]
