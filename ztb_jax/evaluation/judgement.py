@@ -138,6 +138,8 @@ def further_bars(edge: Mapping[str, Any]) -> list[str]:
     """A sentence on the bars that are still needed; none where nothing is open."""
     if edge["label"] != "inconclusive":
         return []
+    if edge["reasons"][0] in edge["contradictions"].values():
+        return []  # it earns enough, and what speaks against it is no matter of time
     if edge["bars_needed"] is None:
         return ["No number of further bars would decide, should the returns go on as they did."]
     return [f"About {edge['bars_needed']:,} more bars would decide, should the returns go on as they did."]
