@@ -1,4 +1,4 @@
-"""How often the verdict errs when policies are really trained: the whole pipeline on markets whose truth is known.
+"""How often the verdict errs when policies are really trained, on markets whose truth is known.
 
 Every market is cut into train, validation and test slices as a run's is, `SEEDS` policies are trained on it
 by PPO, each keeps the window that validation chose, and each is judged on 2,520 untouched bars. At M = 1 the
