@@ -203,14 +203,15 @@ def _compiled(parts: _Parts, markets, validation, chunk: int) -> tuple[_Programs
 def _run_chunk(programs: _Programs, trials: Trials, rows: np.ndarray, data, *, windows: int, asked) -> Any:
     hyper = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], trials.hyper)
     seed, market = jnp.asarray(trials.seed[rows], jnp.uint32), jnp.asarray(trials.market[rows], jnp.int32)
-    carry, train, validation = programs.begin(seed, market, hyper, data)
+    carry, train, validation = jax.block_until_ready(programs.begin(seed, market, hyper, data))
     told = []
     for number in range(windows):
         if asked():
             return None
         carry, metrics = programs.window(carry, jnp.int32(number), train, validation)
-        told.append(metrics)
-    best, chosen, told = jax.device_get((carry.best, carry.window, told))
+        # One at a time: windows that wait for each other on a CPU's few threads were seen to wait for ever.
+        told.append(jax.device_get(metrics))
+    best, chosen = jax.device_get((carry.best, carry.window))
     growth, reward, verdict = (np.stack(each, axis=1) for each in zip(*told, strict=True))
     return best, chosen, growth, reward, verdict[:, -1]
 
