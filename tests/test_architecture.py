@@ -44,6 +44,7 @@ LEVELS = {
     "ztb_jax.runs": 4,
     "ztb_jax.parallel": 5,
     "ztb_jax.population": 5,
+    "ztb_jax.numbers": 5,
     "ztb_jax.trials": 6,
     "ztb_jax.space": 4,
     "ztb_jax.ui": 5,

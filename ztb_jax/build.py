@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +12,8 @@ from envs import actions, rewards
 from envs.rewards import Reward
 from envs.single import make_single
 from envs.types import Env
-from ztb_jax import gates, gating, parallel, schedule
+from ztb_jax import gates, gating, numbers, parallel, schedule
 from ztb_jax.apg.learner import make_apg
-from ztb_jax.apg.objective import Hyper as GrowthHyper
 from ztb_jax.baseline import make_random
 from ztb_jax.config import Config
 from ztb_jax.data.folds import Fold, Range
@@ -26,12 +25,10 @@ from ztb_jax.errors import DataError
 from ztb_jax.features import scaling
 from ztb_jax.features.recipe import Features
 from ztb_jax.learner import Learner
-from ztb_jax.optimizers import as_arrays
 from ztb_jax.policies import transforms
 from ztb_jax.policies.distributions import distribution_for
 from ztb_jax.policies.encoding import Encoding, choose_encoding
 from ztb_jax.policies.policy import Policy, make_policy
-from ztb_jax.ppo.hyper import Hyper
 from ztb_jax.ppo.learner import Options, make_ppo, minibatching_of
 from ztb_jax.settings import EnvConfig
 from ztb_jax.slices import (
@@ -40,6 +37,7 @@ from ztb_jax.slices import (
     costs_of,
     first_playable,
     fit_scaler,
+    fold_findings,
     guarded,
     market_of,
     measure,
@@ -51,7 +49,6 @@ RATIOS = {
     "differential_sharpe": rewards.differential_sharpe,
     "differential_sortino": rewards.differential_sortino,
 }
-NUMBERS: dict[str, Any] = {"ppo": Hyper, "apg": GrowthHyper}
 VALUE_SCALES = {
     "none": lambda policy, axis: policy,
     "symlog": lambda policy, axis: transforms.symlog_values(policy),
@@ -154,40 +151,10 @@ def prepare_fold(config: Config, frame: pd.DataFrame, features: Features, fold: 
       DataError: with every finding: a range outside the bars that can be played, or shorter than what it is
         for, or a training range whose first window would see bars that choose or judge.
     """
-    findings = _fold_findings(config, fold, bounds=(first_playable(config, features), len(frame)))
+    findings = fold_findings(config, fold, bounds=(first_playable(config, features), len(frame)))
     if findings:
         raise DataError(findings)
     return _cut(config, frame, features, fold)
-
-
-def _fold_findings(config: Config, fold: Fold, *, bounds: Range) -> list[str]:
-    lookback, episode = config.features.lookback, config.env.episode_bars
-    judged = [*([fold.validation] if fold.validation else []), *fold.test]
-    findings = [
-        f"bars {start} … {stop - 1} of the fold are not among bars {bounds[0]} … {bounds[1] - 1}, which can "
-        "be played: make folds of this frame, with first_playable as their first bar"
-        for start, stop in (*fold.train, *judged)
-        if not bounds[0] <= start < stop <= bounds[1]
-    ]
-    findings += [
-        f"bars {start} … {stop - 1} are to be judged on, and a judgement needs {FEWEST_JUDGED}: make fewer "
-        "folds or groups, raise the share of validation, or give more bars"
-        for start, stop in judged
-        if stop - start < FEWEST_JUDGED
-    ]
-    if all(stop - start <= episode for start, stop in fold.train):
-        findings.append(
-            f"no training range of {list(fold.train)} has the {episode + 1} bars of an episode: lower "
-            "env.episode_bars, make fewer folds or groups, or give more bars"
-        )
-    findings += [
-        f"training from bar {start} on looks {lookback} bars back to bars {test[0]} … {test[1] - 1}, which "
-        f"are judged: make folds with an embargo of at least {lookback}, or lower features.lookback"
-        for start, _ in fold.train
-        for test in judged
-        if test[0] < start < test[1] + lookback
-    ]
-    return findings
 
 
 def _cut(config: Config, frame: pd.DataFrame, features: Features, fold: Fold) -> FoldData:
@@ -321,27 +288,6 @@ def _sizes(config: Config) -> dict[str, int]:
     return {name: getattr(config.ppo, name) for name in ("num_accounts", "rollout_bars", "sharing")}
 
 
-def number_keys(config: Config) -> frozenset[str]:
-    """Dotted keys of the settings that are numbers in the learner's state: one program serves any values."""
-    record = NUMBERS.get(config.learner)
-    return (
-        frozenset()
-        if record is None
-        else frozenset(f"ppo.{each.name}" for each in dataclasses.fields(record))
-    )
-
-
-def numbers_of(config: Config) -> Any:
-    """Those numbers as arrays, the record that the learner's state has; None for one without any."""
-    record = NUMBERS.get(config.learner)
-    return None if record is None else as_arrays(_numbers(config, record))
-
-
-def _numbers(config: Config, record: Any) -> Any:
-    """The settings under the names of the fields of `record`."""
-    return record(**{field.name: getattr(config.ppo, field.name) for field in dataclasses.fields(record)})
-
-
 def _axis_of(config: Config) -> str | None:
     return None if config.run.devices == 1 else parallel.AXIS
 
@@ -357,7 +303,7 @@ def _ppo(config: Config, env: Env, policy: Policy) -> Learner:
         policy,
         **_sizes(config),
         num_updates=schedule.num_updates(config),
-        hyper=_numbers(config, Hyper),
+        hyper=numbers.record_of(config),
         options=_options(config),
     )
 
@@ -368,7 +314,7 @@ def _apg(config: Config, env: Env, policy: Policy) -> Learner:
         policy,
         **_sizes(config),
         num_updates=schedule.num_updates(config),
-        hyper=_numbers(config, GrowthHyper),
+        hyper=numbers.record_of(config),
         optimizer=config.ppo.optimizer,
     )
 

@@ -10,7 +10,7 @@ import pandas as pd
 from envs import sizing
 from envs.types import Costs, Financing, Limits, Margin, Market
 from ztb_jax.config import Config
-from ztb_jax.data.folds import Range
+from ztb_jax.data.folds import Fold, Range
 from ztb_jax.data.frame import bars_per_year
 from ztb_jax.data.market import make_costs, make_market
 from ztb_jax.errors import DataError
@@ -144,3 +144,40 @@ def _first_observable(features: Features, lookback: int) -> int:
             f"{len(features.valid)} bars: lower features.lookback or give more bars"
         )
     return warm + lookback - 1
+
+
+def fold_findings(config: Config, fold: Fold, *, bounds: Range) -> list[str]:
+    """Why `fold` cannot be trained and judged on, a sentence each; none where it can.
+
+    Args:
+      config: the settings; those of `data` that divide bars are not read.
+      fold: of `ztb_jax.data.folds`.
+      bounds: [first, stop) of the bars that can be played.
+    """
+    lookback, episode = config.features.lookback, config.env.episode_bars
+    judged = [*([fold.validation] if fold.validation else []), *fold.test]
+    findings = [
+        f"bars {start} … {stop - 1} of the fold are not among bars {bounds[0]} … {bounds[1] - 1}, which can "
+        "be played: make folds of this frame, with first_playable as their first bar"
+        for start, stop in (*fold.train, *judged)
+        if not bounds[0] <= start < stop <= bounds[1]
+    ]
+    findings += [
+        f"bars {start} … {stop - 1} are to be judged on, and a judgement needs {FEWEST_JUDGED}: make fewer "
+        "folds or groups, raise the share of validation, or give more bars"
+        for start, stop in judged
+        if stop - start < FEWEST_JUDGED
+    ]
+    if all(stop - start <= episode for start, stop in fold.train):
+        findings.append(
+            f"no training range of {list(fold.train)} has the {episode + 1} bars of an episode: lower "
+            "env.episode_bars, make fewer folds or groups, or give more bars"
+        )
+    findings += [
+        f"training from bar {start} on looks {lookback} bars back to bars {test[0]} … {test[1] - 1}, which "
+        f"are judged: make folds with an embargo of at least {lookback}, or lower features.lookback"
+        for start, _ in fold.train
+        for test in judged
+        if test[0] < start < test[1] + lookback
+    ]
+    return findings

@@ -54,7 +54,7 @@ def parse_axes(texts: Sequence[str]) -> tuple[Axis, ...]:
 
     Raises:
       ConfigError: with every finding: a text of another form, a key that is no setting or that all trials
-        share, a key that stands twice, a range of what is no number.
+        share, a key or a value that stands twice, a range of what is no number.
     """
     known, axes, findings = flat(Config()), [], []
     for text in texts:
@@ -81,22 +81,56 @@ def parse_axes(texts: Sequence[str]) -> tuple[Axis, ...]:
 
 
 def _axis(key: str, wanted: str, default: Any) -> Axis:
-    if ".." not in wanted:
-        try:
-            values = yaml.safe_load(f"[{wanted}]")
-        except yaml.YAMLError:
-            raise ValueError("these are no values separated by commas") from None
-        return Axis(key, tuple(tuple(value) if isinstance(value, list) else value for value in values))
-    span, _, scale = wanted.partition(":")
-    low, high = (float(end) for end in span.split("..", 1))
-    if scale not in {"", "log"}:
+    if ".." in wanted:
+        return _range(key, wanted, default)
+    try:
+        found = yaml.safe_load(f"[{wanted}]")
+    except yaml.YAMLError:
+        raise ValueError("these are no values separated by commas") from None
+    values = tuple(map(_value, found))
+    if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+        raise ValueError("a value is not finite")
+    if len(set(map(repr, values))) < len(values):
+        raise ValueError("a value stands twice")
+    return Axis(key, values)
+
+
+def _value(found: Any) -> Any:
+    """As the settings have it: YAML takes 1e-3, without a dot, for a text."""
+    if isinstance(found, list):
+        return tuple(map(_value, found))
+    try:
+        number = float(found) if isinstance(found, str) else math.nan
+    except ValueError:
+        return found
+    return number if math.isfinite(number) else found
+
+
+def _range(key: str, wanted: str, default: Any) -> Axis:
+    if isinstance(default, bool | str | tuple | list):
+        raise ValueError("a range is of numbers; give this setting values separated by commas")
+    span, colon, scale = wanted.partition(":")
+    try:
+        low, high = (float(end) for end in span.split("..", 1))
+    except ValueError:
+        raise ValueError("a range has two numbers, such as 0.9..0.99") from None
+    if colon and scale != "log":
         raise ValueError(f"after a range comes nothing or :log, not :{scale}")
     if not (math.isfinite(low) and math.isfinite(high) and low < high) or (scale and low <= 0.0):
         raise ValueError("a range rises, and one in logarithms begins above 0")
-    whole = isinstance(default, int) and not isinstance(default, bool)
+    whole = isinstance(default, int)
     if whole and not (low.is_integer() and high.is_integer()):
         raise ValueError("this setting takes whole numbers")
     return Axis(key, low=low, high=high, log=bool(scale), whole=whole)
+
+
+def ends(axes: Sequence[Axis]) -> list[dict[str, Any]]:
+    """Every value and both ends of every range, one at a time: what can be checked before it is drawn."""
+    return [
+        {axis.key: value}
+        for axis in axes
+        for value in axis.values or map(int if axis.whole else float, (axis.low, axis.high))
+    ]
 
 
 def grid(axes: Sequence[Axis]) -> list[dict[str, Any]]:
@@ -108,7 +142,7 @@ def grid(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     ranges = [axis.key for axis in axes if not axis.values]
     if ranges:
         raise ConfigError(
-            f"{', '.join(ranges)}: a grid needs values, not a range; draw from it with --random"
+            f"{', '.join(ranges)}: a grid needs values; `ztb sweep --method random` draws from ranges"
         )
     count = math.prod(len(axis.values) for axis in axes)
     if count > MOST_POINTS:

@@ -22,6 +22,10 @@ Backtest = Callable[[Any, MarketData], Trace]
 MOST_AT_ONCE = 64
 
 
+class NoRoomError(ValueError):
+    """Not even one training fits into the memory that there is."""
+
+
 class Trials(NamedTuple):
     """What is trained. Axes: N trials.
 
@@ -42,7 +46,8 @@ class Trained(NamedTuple):
     Attributes:
       trials: [n] which.
       params: weights [n, ...] of the window that validation chose, or of the last one without validation.
-      chosen: [n] that window's number; -1 where a gate let no window pass.
+      chosen: [n] that window's number; -1 where none passed its gate with a validation above ruin, and the
+        weights are the first ones.
       validation: [n, W] mean log growth per bar of the policy without exploration; NaN where there is none.
       reward: [n, W] mean reward per bar in training.
       verdict: [n] code of the gate that stopped a trial, 0 for none.
@@ -112,7 +117,8 @@ def compile_trials(
       members: C, instead of planning it.
 
     Raises:
-      ValueError: no trial, or not one fits into `memory_bytes`.
+      ValueError: no trial, window or update.
+      NoRoomError: not one training fits into `memory_bytes`.
     """
     if trials < 1 or num_windows < 1 or window_updates < 1:
         raise ValueError(
@@ -122,14 +128,14 @@ def compile_trials(
     parts = _Parts(learner, backtest, validation is not None, window_updates)
     chunk = min(trials, members or MOST_AT_ONCE)
     while True:
-        chunk = _evenly(trials, chunk)
+        chunk = evenly(trials, chunk)
         program, planned = _compiled(parts, markets, validation, chunk)
         if members or memory_bytes is None or planned is None or planned <= memory_bytes:
             break
         if chunk == 1:
-            raise ValueError(
-                f"one training needs {planned:,} bytes and there are {memory_bytes:,}: lower num_accounts or "
-                "rollout_bars"
+            raise NoRoomError(
+                f"one training needs {planned:,} bytes and there are {memory_bytes:,}: lower "
+                "ppo.num_accounts or ppo.rollout_bars, or raise ppo.num_minibatches"
             )
         chunk = max(1, min(chunk - 1, int(chunk * memory_bytes / planned)))
 
@@ -158,7 +164,7 @@ class _Programs(NamedTuple):
     window: Any
 
 
-def _evenly(trials: int, chunk: int) -> int:
+def evenly(trials: int, chunk: int) -> int:
     """The smallest chunk that needs no more of them than `chunk` does."""
     return -(-trials // -(-trials // chunk))
 

@@ -16,23 +16,26 @@ SHOWN = 20  # configurations in the table; result.json has all
 def main(arguments: list[str]) -> int:
     """Try, choose, and train the best; the last line on standard output is its run directory."""
     known, rest = _parser().parse_known_args(arguments)
+    search = _search(known)
     resumed: str | None = known.resume
-    if resumed is not None and rest:
-        _parser().error(f"--resume takes no settings, the sweep has its own: leave out {' '.join(rest)}")
     config = None
-    if resumed is None:
+    if resumed is not None:
+        walkforward.refuse_settings(_parser(), known, rest, allowed={"no_run"})
+    elif known.allow_drift:
+        _parser().error("--allow-drift is of --resume")
+    else:
         config = train.parse(rest, prog="ztb sweep", defaults=walkforward.DEFAULTS)
     with stop_requests() as stop, Reporter() as reporter:
         reporter.phase("loading", "jax")
         from ztb_jax.runs import loop, studies
-        from ztb_jax.training import job, sweep
+        from ztb_jax.training import sweep
 
         loop.use_compilation_cache()
-        if resumed is not None:
-            outcome = sweep.go_on(studies.find(resumed), reporter, stop)
+        if config is None:
+            store = studies.find(resumed or "")
+            outcome = sweep.go_on(store, reporter, stop, allow_drift=known.allow_drift)
         else:
-            assert config is not None
-            outcome = sweep.sweep(config, sweep.Search(**_search(known)), reporter, stop, study_id=known.id)
+            outcome = sweep.sweep(config, sweep.Search(**search), reporter, stop, study_id=known.id)
         if outcome.result is None:
             sys.stderr.write(f"stopped; go on with: ztb sweep --resume {outcome.store.path}\n")
             sys.stdout.write(f"{outcome.store.path}\n")
@@ -41,17 +44,20 @@ def main(arguments: list[str]) -> int:
         sys.stdout.write(f"{outcome.store.path}\n")
         if outcome.best is None:
             sys.stderr.write("ztb sweep: no training passed its gates on every seed, so none is the best\n")
-            return 1
+            return walkforward.NO_POLICY
         if known.no_run:
             return 0
-        trained = job.train(outcome.best, reporter, stop, facts={"study": outcome.store.id})
+        trained = sweep.run_best(outcome, reporter, stop, allow_drift=known.allow_drift)
     return train.ending(trained, "ztb sweep")
 
 
 def _search(known: argparse.Namespace) -> dict[str, Any]:
-    names = ("method", "points", "batch", "seeds")
-    asked = {name: getattr(known, name) for name in names if getattr(known, name) is not None}
-    return asked | {"vary": tuple(known.vary)}
+    search = walkforward.asked(known, "method", "points", "batch", "seeds")
+    method = search.get("method", "grid")
+    reads = {"grid": (), "random": ("points",), "optuna": ("points", "batch")}[method]
+    if unread := sorted({"points", "batch"} & set(search) - set(reads)):
+        _parser().error(f"--method {method} does not read {walkforward.flags(unread)}")
+    return search | {"vary": tuple(known.vary)}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, help="trainings of each configuration (1)")
     add("--no-run", action="store_true", help="make no run of the best")
     add("--id", help="name of the sweep's directory; by default the time")
-    add("--resume", metavar="SWEEP", help="go on with a sweep that was stopped")
+    add("--resume", metavar="SWEEP", help="go on with a sweep that was stopped, or with the run of its best")
+    add("--allow-drift", action="store_true", help="resume though code, packages, machine or data changed")
     return parser
 
 
@@ -82,7 +89,7 @@ def print_result(result: dict[str, Any]) -> None:
         (f"{1e4 * each['mean']:+.3f}" if each["mean"] is not None else "–", described(each["settings"]))
         for each in points[:SHOWN]
     ]
-    sys.stdout.write(f"\n{result['symbol']} {result['timeframe']}, {result['trials']:,} trainings\n")
+    sys.stdout.write(f"\n{result['symbol']} {result['timeframe']}, {result['trainings']:,} trainings\n")
     print_table(("validation bp/bar", "configuration"), rows, right=("validation bp/bar",))
     if len(points) > SHOWN:
         sys.stdout.write(f"and {len(points) - SHOWN:,} more in result.json\n")

@@ -18,6 +18,11 @@ def clean(text: Any) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
+def growth(fraction: float) -> str:
+    """A return as a percentage, or as a multiple of the start where a percentage is beyond reading."""
+    return f"{fraction:+.1%}" if abs(fraction) < 100.0 else f"×{1.0 + fraction:,.3g}"
+
+
 def print_table(names: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()) -> None:
     """Print a table whose last column may be cut at the end of the line; off a terminal nothing is cut.
 

@@ -2,10 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ztb_jax.cli import train
-from ztb_jax.cli.tables import print_table
+from ztb_jax.cli.tables import growth, print_table
 from ztb_jax.space import described
 from ztb_jax.training.interrupt import stop_requests
 from ztb_jax.training.progress import Reporter
@@ -18,14 +19,24 @@ DEFAULTS = {
 """Weaker than all that is asked for: a study is many trainings, each shorter than a run."""
 COLUMNS = ("return", "a year", "Sharpe", "drawdown")
 NOT_DONE = 130
+NO_POLICY = 1
+CUTS = {
+    "combinatorial": ("groups", "held_out"),
+    "anchored": ("folds", "train_bars", "test_bars"),
+    "rolling": ("folds", "train_bars", "test_bars"),
+}
+"""What only some schemes read."""
 
 
 def main(arguments: list[str]) -> int:
     """Train and judge; the last line on standard output is the study's directory."""
     known, rest = _parser().parse_known_args(arguments)
     resumed: str | None = known.resume
-    if resumed is not None and rest:
-        _parser().error(f"--resume takes no settings, the study has its own: leave out {' '.join(rest)}")
+    if resumed is not None:
+        refuse_settings(_parser(), known, rest)
+    elif known.allow_drift:
+        _parser().error("--allow-drift is of --resume")
+    scheme = _scheme(known)
     # A study that goes on has its own.
     config = None if resumed is not None else train.parse(rest, prog="ztb walkforward", defaults=DEFAULTS)
     with stop_requests() as stop, Reporter() as reporter:
@@ -35,26 +46,56 @@ def main(arguments: list[str]) -> int:
 
         loop.use_compilation_cache()
         if resumed is not None:
-            outcome = walkforward.go_on(studies.find(resumed), reporter, stop)
+            store = studies.find(resumed)
+            outcome = walkforward.go_on(store, reporter, stop, allow_drift=known.allow_drift)
         else:
             assert config is not None
-            scheme = walkforward.Scheme(**_scheme(known))
-            outcome = walkforward.walk_forward(config, scheme, reporter, stop, study_id=known.id)
+            outcome = walkforward.walk_forward(
+                config, walkforward.Scheme(**scheme), reporter, stop, study_id=known.id
+            )
     if outcome.result is None:
         sys.stderr.write(f"stopped; go on with: ztb walkforward --resume {outcome.store.path}\n")
     else:
         print_result(outcome.result)
     sys.stdout.write(f"{outcome.store.path}\n")
-    return 0 if outcome.result is not None else NOT_DONE
+    if outcome.result is None:
+        return NOT_DONE
+    return NO_POLICY if outcome.result["without_policy"] == outcome.result["trainings"] else 0
 
 
 def _scheme(known: argparse.Namespace) -> dict[str, Any]:
-    asked = {
-        name: value
-        for name, value in vars(known).items()
-        if name not in {"id", "resume"} and value is not None
-    }
-    return asked | {"vary": tuple(known.vary)}
+    scheme = asked(known, "scheme", "folds", "train_bars", "test_bars", "groups", "held_out", "purge",
+                   "validation", "seeds")  # fmt: skip
+    name = scheme.get("scheme", "anchored")
+    others = {option for options in CUTS.values() for option in options if option not in CUTS[name]}
+    if unread := sorted(others & set(scheme)):
+        _parser().error(f"--scheme {name} does not read {flags(unread)}")
+    return scheme | {"vary": tuple(known.vary)}
+
+
+def asked(known: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Those options of `names` that were given."""
+    return {name: getattr(known, name) for name in names if getattr(known, name) is not None}
+
+
+def flags(names: Sequence[str]) -> str:
+    """Options as they are written."""
+    return ", ".join(f"--{name.replace('_', '-')}" for name in names)
+
+
+def refuse_settings(
+    parser: argparse.ArgumentParser,
+    known: argparse.Namespace,
+    rest: Sequence[str],
+    *,
+    allowed: Collection[str] = (),
+) -> None:
+    """End with status 2 where something besides `--resume`, `--allow-drift` and `allowed` was given."""
+    spare = {"resume", "allow_drift", *allowed}
+    given = [name for name, value in vars(known).items() if name not in spare and value not in (None, [])]
+    if given or rest:
+        told = " ".join(filter(None, [flags(given), *rest]))
+        parser.error(f"--resume takes no settings, what is resumed has its own: leave out {told}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,12 +125,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--id", help="name of the study's directory; by default the time")
     add("--resume", metavar="STUDY", help="go on with a study that was stopped")
+    add("--allow-drift", action="store_true", help="resume though code, packages, machine or data changed")
     return parser
 
 
 def print_result(result: dict[str, Any]) -> None:
     """What came of a study, for a person."""
-    from ztb_jax.evaluation import judgement
+    from ztb_jax.evaluation import judgement, report_study
 
     out = sys.stdout
     out.write(
@@ -102,31 +144,24 @@ def print_result(result: dict[str, Any]) -> None:
     if len(result["configurations"]) > 1:
         out.write("\n")
         rows = [
-            (*_row(described(each["settings"]), each)[:-1], f"{each['chosen']}")
+            (*_row(described(each["settings"]), each["summary"])[:-1], f"{each['chosen']}")
             for each in result["configurations"]
         ]
         names = (*COLUMNS[:-1], "chosen")
         print_table(("configuration", *names), rows, right=names)
-    told = [""]
-    middle = result["seeds"]["interquartile_mean"]
-    if middle is not None:
-        told.append(
-            f"Sharpe ratio of the seeds: middle half {middle['seen']:.2f}, 95 % interval "
-            f"{middle['low']:.2f} to {middle['high']:.2f}."
-        )
-    if result["overfitting"] is not None:
-        told.append(f"Probability of backtest overfitting: {result['overfitting']['probability']:.0%}.")
-    out.write("\n".join([*told, *judgement.in_words(result["edge"]), ""]) + "\n")
+    out.write(
+        "\n".join(["", *report_study.sentences(result), *judgement.in_words(result["edge"]), ""]) + "\n"
+    )
 
 
 def _row(name: str, told: dict[str, Any]) -> tuple[str, ...]:
-    def cell(key: str, form: str) -> str:
-        return "–" if told[key] is None else format(told[key], form)
+    def cell(key: str, form: Callable[[float], str]) -> str:
+        return "–" if told[key] is None else form(told[key])
 
     return (
         name,
-        cell("total_return", "+.1%"),
-        cell("annual_return", "+.1%"),
-        cell("sharpe", ".2f"),
-        cell("max_drawdown", ".1%"),
+        cell("total_return", growth),
+        cell("annual_return", growth),
+        cell("sharpe", "{:.2f}".format),
+        cell("max_drawdown", "{:.1%}".format),
     )

@@ -44,7 +44,11 @@ class Sizes(NamedTuple):
 
 
 def equity_figure(
-    stamps: np.ndarray, curves: Mapping[str, np.ndarray], drawdowns: Mapping[str, np.ndarray]
+    stamps: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    drawdowns: Mapping[str, np.ndarray],
+    *,
+    seams: np.ndarray | None = None,
 ) -> Sizes:
     """Equity of every strategy above the drawdown of some.
 
@@ -55,8 +59,15 @@ def equity_figure(
       stamps: [T+1] datetime64.
       curves: name to equity [T+1]; names as in `SENTINELS`, others share one colour.
       drawdowns: name to drawdown [T+1], fractions.
+      seams: [S] datetime64 of vertical lines, where one stretch ends and the next begins.
     """
-    return _draw("equity", 0.52, partial(_equity, stamps=stamps, curves=curves, drawdowns=drawdowns))
+    draw = partial(_equity, stamps=stamps, curves=curves, drawdowns=drawdowns, seams=seams)
+    return _draw("equity", 0.52, draw)
+
+
+def spread_figure(values: np.ndarray) -> Sizes:
+    """Values [P] as dots on one axis, those of about the same value above each other; 0 is marked."""
+    return _draw("spread", 0.16, partial(_spread, values=np.sort(values)))
 
 
 class Turns(NamedTuple):
@@ -120,7 +131,21 @@ def equity_limits(curves: Mapping[str, np.ndarray]) -> tuple[float, float, bool]
     return float(low - pad), float(high + pad), False
 
 
-def _equity(figure, points: int, *, stamps, curves, drawdowns) -> None:
+def _spread(figure, points: int, *, values) -> None:
+    panel = figure.subplots()
+    columns = 60 if points == WIDE_POINTS else 25
+    low, high = min(values[0], 0.0), max(values[-1], 0.0)
+    width = max(high - low, 1e-9) / columns
+    column = np.round((values - low) / width).astype(int)
+    height = np.arange(values.size) - np.searchsorted(column, column)
+    panel.axvline(0.0, color=_colour("muted"), linewidth=1.0)
+    panel.plot(low + column * width, height, "o", color=_colour("policy"), markersize=6.0)
+    panel.set_ylim(-1.0, max(3.0, float(height.max()) + 1.0))
+    panel.margins(x=0.04)
+    panel.set_yticks([])
+
+
+def _equity(figure, points: int, *, stamps, curves, drawdowns, seams) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -152,6 +177,9 @@ def _equity(figure, points: int, *, stamps, curves, drawdowns) -> None:
     lower.yaxis.set_major_formatter(FuncFormatter(_percent))
     lower.locator_params(axis="y", nbins=3)
     lower.set_title("Drawdown from the last peak")
+    for stamp in () if seams is None else seams:
+        for panel in (upper, lower):
+            panel.axvline(stamp, color=_colour("muted"), linewidth=0.7, linestyle=(0, (2, 3)), zorder=1)
     _date_axis(lower, stamps)
 
 

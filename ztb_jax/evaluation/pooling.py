@@ -23,30 +23,32 @@ def pooled(returns: np.ndarray) -> np.ndarray:
     return np.where(before > 0.0, equity / np.where(before > 0.0, before, 1.0) - 1.0, 0.0)
 
 
-def closed(returns: np.ndarray, exposure: float, cost: float) -> np.ndarray:
-    """[T] `returns` of an account that sells at the last close what it then holds, at `cost` of its value.
+def closed(returns: np.ndarray, exposure: float, *, edge: float, fee_rate: float) -> np.ndarray:
+    """[T] `returns` of an account that closes at the last close what it then holds.
+
+    Of what it holds, as a share x of its equity, that costs |x| edge + |x| (1 - sign(x) edge) fee_rate: the
+    price is `edge` worse, and the fee is of what then changes hands.
 
     Args:
-      returns: [T] of each bar.
-      exposure: signed holding over equity at the last close.
-      cost: one-way, a fraction of the value traded.
+      returns: [T] of each bar, at least one.
+      exposure: x at the last close, signed.
+      edge: spread and slippage, a fraction of the price.
+      fee_rate: of the notional.
     """
     returns = checked(returns, "returns", at_least=1).copy()
-    returns[-1] = (1.0 + returns[-1]) * (1.0 - cost * abs(float(exposure))) - 1.0
+    held, side = abs(float(exposure)), np.sign(exposure)
+    returns[-1] = (1.0 + returns[-1]) * (1.0 - held * (edge + (1.0 - side * edge) * fee_rate)) - 1.0
     return returns
 
 
 def chosen_configs(validation: np.ndarray) -> np.ndarray:
-    """[F] the configuration of the best mean over seeds, of validation scores [C, F, S].
+    """[F] the configuration that validation scores [C, F, S] choose, NaN where a training has none.
 
-    Scores that are NaN count as the worst there is; the first of equals is taken.
-
-    Raises:
-      ValueError: there are several configurations, and a fold without any score.
+    Those with the most scores come first: a training that brought no policy is worse than any. Among them it
+    is the best mean over seeds, and the first of equals.
     """
-    scores = np.where(np.isnan(validation), -np.inf, validation).mean(axis=2)
-    if validation.shape[0] > 1 and not np.isfinite(scores.max(axis=0)).all():
-        raise ValueError(
-            "no configuration of a fold has a validation score for all seeds: there is nothing to choose by"
-        )
-    return scores.argmax(axis=0)
+    known = ~np.isnan(validation)
+    count = known.sum(axis=2)
+    mean = np.where(known, validation, 0.0).sum(axis=2) / np.maximum(count, 1)
+    eligible = (count == count.max(axis=0)) & (count > 0)
+    return np.where(eligible, mean, -np.inf).argmax(axis=0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ztb_jax.evaluation import figures, report_stress, report_verdict
@@ -142,7 +142,7 @@ def render(report: Report) -> str:
     ranked = sorted(report.strategies, key=_rank)
     metrics = {name: report.strategies[name].metrics for name in ranked}
     names = [name for name in ranked if name not in RULES]
-    return _template().render(
+    return template("report.html.j2").render(
         report=report,
         verdict=verdict_sentence(
             metrics, slice_name=report.slice_name, judged=report.edge is not None
@@ -159,15 +159,15 @@ def render(report: Report) -> str:
         drawn_trades=0 < len(report.trades) <= DRAWN_TRADES,
         num_trades=f"{len(report.trades):,}",
         slices=[(s.name, _stamp(s.start), _stamp(s.end), f"{s.bars:,}") for s in report.slices],
-        data=_flatten(report.data),
-        config=_flatten(report.config),
-        environment=_flatten(report.environment),
-        seal=[] if report.seal is None else _flatten(report.seal.facts),
+        data=flatten(report.data),
+        config=flatten(report.config),
+        environment=flatten(report.environment),
+        seal=[] if report.seal is None else flatten(report.seal.facts),
     )
 
 
 def _percent(number: float) -> str:
-    return _times(number) if abs(number) >= 100.0 else f"{100.0 * number:z,.1f}\N{NBSP}%".replace("-", "−")
+    return times(number) if abs(number) >= 100.0 else f"{100.0 * number:z,.1f}\N{NBSP}%".replace("-", "−")
 
 
 def _signed(number: float) -> str:
@@ -175,9 +175,9 @@ def _signed(number: float) -> str:
     return f"+{text}" if number > 0.0 and text.strip("0.%\N{NBSP}") else text
 
 
-def _growth(number: float) -> str:
+def growth(number: float) -> str:
     """A return with its sign; as a multiple of the start when it is beyond reading as a percentage."""
-    return _times(1.0 + number) if number >= 100.0 else _signed(number)
+    return times(1.0 + number) if number >= 100.0 else _signed(number)
 
 
 def _price(number: float) -> str:
@@ -186,7 +186,8 @@ def _price(number: float) -> str:
     return f"{number:,.{min(max(decimals, 0), 10)}f}".replace("-", "−")
 
 
-def _times(number: float) -> str:
+def times(number: float) -> str:
+    """A multiple of the start."""
     if abs(number) >= 1e6:
         mantissa, exponent = f"{number:.1e}".split("e")
         return f"×{mantissa}·10{str(int(exponent)).translate(SUPERSCRIPT)}"
@@ -221,8 +222,8 @@ COLUMNS = {
 # Told in a table of their own, and not drawn: nine curves cannot be told apart.
 RULES = ("moving_average_cross", "momentum", "mean_reversion", "inverse_volatility", "matched_random")
 METRICS = {
-    "total_return": ("Total return", _growth),
-    "annual_return": ("Annual return", _growth),
+    "total_return": ("Total return", growth),
+    "annual_return": ("Annual return", growth),
     "volatility": ("Volatility, annual", _percent),
     "sharpe": ("Sharpe ratio, annual", _decimal),
     "sortino": ("Sortino ratio, annual", _decimal),
@@ -299,7 +300,7 @@ def _ends(report: Report, names: Sequence[str]) -> list[tuple[str, str, str]]:
     ends = []
     for name, curve in curves.items():
         off = " (off the chart)" if curve[-1] > high else ""
-        ends.append((name, COLUMNS.get(name, (name,))[0], f"{_times(float(curve[-1]))}{off}"))
+        ends.append((name, COLUMNS.get(name, (name,))[0], f"{times(float(curve[-1]))}{off}"))
     return ends
 
 
@@ -343,12 +344,12 @@ def _relative(strategy: Strategy) -> np.ndarray:
     return equity / equity[0]
 
 
-def _flatten(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+def flatten(tree: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
     """(dotted key, text) of every leaf of nested mappings, in their order."""
     rows = []
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            rows.extend(_flatten(value, f"{prefix}{key}."))
+            rows.extend(flatten(value, f"{prefix}{key}."))
         elif isinstance(value, Sequence) and not isinstance(value, str):
             rows.append((f"{prefix}{key}", ", ".join(map(str, value))))
         else:
@@ -384,7 +385,8 @@ def _check(report: Report) -> None:
             raise ValueError(f"{label} has values that are not finite: a report cannot draw them.")
 
 
-def _template():
+def template(name: str) -> Template:
+    """A page's template; what it shows is escaped, and a name that it lacks is an error."""
     pages = Environment(
         loader=PackageLoader("ztb_jax.evaluation"),
         autoescape=True,
@@ -392,4 +394,4 @@ def _template():
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return pages.get_template("report.html.j2")
+    return pages.get_template(name)

@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict  # pydantic reads no other before Python 3.12
 
 from ztb_jax.runs.judged import EXACT, OPEN, Count, Evaluation, Scored, Share
+from ztb_jax.runs.studied import StudyFile, StudyResult, TrialRow
 from ztb_jax.settings import Config
 
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -322,6 +323,9 @@ ARTIFACTS: dict[str, Any] = {
     "policy_checkpoint": PolicyCheckpoint,
     "evaluation": Evaluation,
     "scored": Scored,
+    "study": StudyFile,
+    "study_result": StudyResult,
+    "trial": TrialRow,
 }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ztb_jax import build
+from ztb_jax.cli.tables import growth
 from ztb_jax.config import Config, as_dict, layered
 from ztb_jax.data.cache import default_cache_dir
 from ztb_jax.data.frame import content_hash
@@ -206,13 +207,13 @@ def print_result(result: dict[str, Any]) -> None:
     """The verdict and the table, for a person, on standard output."""
     strategies = result["strategies"]
     columns = (
-        ("total return", "total_return", _growth),
-        ("annual return", "annual_return", _growth),
+        ("total return", "total_return", growth),
+        ("annual return", "annual_return", growth),
         ("Sharpe", "sharpe", "{:.2f}".format),
         ("drawdown", "max_drawdown", "{:.1%}".format),
         ("turnover/year", "turnover", "{:,.1f}".format),
         ("trades", "num_trades", "{:,.0f}".format),
-        ("costs", "fees_paid", _growth),
+        ("costs", "fees_paid", growth),
     )
     rows = [["", *(label for label, _, _ in columns)]]
     for name, metrics in strategies.items():
@@ -231,11 +232,6 @@ def print_result(result: dict[str, Any]) -> None:
     if result["stress"] is not None:
         verdict.append(report_stress.line(result["stress"]))
     sys.stdout.write("\n".join([*lines, "", result["verdict"], *verdict, *result["notes"], ""]) + "\n")
-
-
-def _growth(fraction: float) -> str:
-    """A percentage, or a multiple of the start where a percentage is beyond reading."""
-    return f"{fraction:+.1%}" if abs(fraction) < 100.0 else f"×{1.0 + fraction:,.3g}"
 
 
 def _page(run, config, prepared, *, slice_name: str) -> report.Report:

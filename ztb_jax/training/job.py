@@ -20,17 +20,16 @@ from ztb_jax.config import Config, as_dict, flat
 from ztb_jax.contradictions import contradictions
 from ztb_jax.data.frame import content_hash
 from ztb_jax.errors import ConfigError, JobError
-from ztb_jax.features import causality, own, recipe
 from ztb_jax.learner import Learner
 from ztb_jax.runs import checkpoint, directory, ledger, loop, policy_files, profile, programs, sinks
 from ztb_jax.training import evaluate, memory, metadata, run_seal
 from ztb_jax.training.between import CARRY, STOPPED, Between
 from ztb_jax.training.evaluate import BEST
 from ztb_jax.training.interrupt import StopRequest
+from ztb_jax.training.loading import load_market
 from ztb_jax.training.progress import Reporter
 from ztb_jax.training.replaying import Recorder
 
-CHECKED = 20_000  # first bars over which features of a user's own are checked before a run
 NO_PROGRAM = ("seed", "run.id", "run.root", "run.ledger", "run.policy_every_windows", "env.capital")
 NO_PROGRAMS = ("replays.", "sinks.")
 Read = Callable[[dict[str, Any]], checkpoint.Restored | None]
@@ -149,15 +148,7 @@ def prepared_market(config: Config, reporter: Reporter) -> build.Prepared:
     Raises:
       UserError: it cannot be used, or features of the user's own look ahead.
     """
-    reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
-    frame = evaluate.load_frame(config)
-    wanted = config.features.recipe
-    reporter.phase("indicators", f"{wanted}, {len(frame):,} bars")
-    features = recipe.compute(wanted, frame)
-    if own.is_own(wanted):
-        checked = frame.iloc[: max(CHECKED, 2 * int(features.valid.argmax()))]
-        reporter.phase("causality", f"of {len(features.names)} features over {len(checked):,} bars")
-        causality.require_causality(wanted, checked)
+    frame, features = load_market(config, reporter)
     return build.prepare(config, frame, features)
 
 

@@ -1,18 +1,23 @@
 """What a walk-forward study amounts to: histories out of sample, strung together, recorded and judged."""
 
+import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ztb_jax import build
-from ztb_jax.config import Config
+from ztb_jax import build, space
+from ztb_jax.config import Config, flat
 from ztb_jax.data.folds import Fold, Range
 from ztb_jax.evaluation import compare, judgement, metrics, overfitting, pooling, ratios, resampling
 from ztb_jax.runs import packing, studies
+from ztb_jax.runs.studied import Scheme
 from ztb_jax.training import scoring
+from ztb_jax.training.chunks import Finished
 from ztb_jax.training.progress import Reporter
-from ztb_jax.training.study import Finished, Study
+from ztb_jax.training.study import Study
+from ztb_jax.verdicts import VERDICTS
 
 FEWEST_SEEDS = 3  # whose middle half can be told
 PBO_BLOCKS = (16, 8, 4)
@@ -54,14 +59,9 @@ class Histories(NamedTuple):
     stretches: Stretches
     finished: Finished
 
-    def trial(self, config: int, fold: int, seed: int) -> int:
-        """The number of a trial."""
-        _, folds, seeds = self.study.shape
-        return (config * folds + fold) * seeds + seed
-
     def account(self, config: int, path: int, group: int, seed: int) -> np.ndarray:
         """[T of the stretch] returns of one trial."""
-        trial = self.trial(config, int(self.stretches.paths[path, group]), seed)
+        trial = self.study.trial(config, int(self.stretches.paths[path, group]), seed)
         start, stop = self.stretches.ranges[group]
         returns = self.finished.arrays[trial][f"returns_{self.stretches.place[path, group]}"]
         return returns[: stop - start - 1]
@@ -84,108 +84,218 @@ class Histories(NamedTuple):
         ]
         return np.concatenate([pooling.pooled(np.stack(accounts)) for accounts in parts])
 
+    def tested(self, config: int, fold: int, seeds: Sequence[int]) -> list[np.ndarray]:
+        """[T] returns of equal capital in these trials, for each test range of a fold."""
+        found = []
+        for place, (start, stop) in enumerate(self.study.folds[fold].test):
+            accounts = [
+                self.finished.arrays[self.study.trial(config, fold, seed)][f"returns_{place}"]
+                for seed in seeds
+            ]
+            found.append(pooling.pooled(np.stack(accounts)[:, : stop - start - 1]))
+        return found
+
     def policy(self, config_of: np.ndarray, seeds: Sequence[int]) -> str:
-        """Digest of all weights that play in a history."""
-        _, folds, _ = self.study.shape
-        trials = [self.trial(int(config_of[fold]), fold, seed) for fold in range(folds) for seed in seeds]
-        return packing.chained("", {f"{trial:09d}": self.finished.rows[trial]["policy"] for trial in trials})
+        """Digest of all weights that play in a history, whatever else was trained beside them."""
+        weights = {
+            f"{fold:06d}/{place:06d}": self.finished.rows[self.study.trial(int(config), fold, seed)]["policy"]
+            for fold, config in enumerate(config_of)
+            for place, seed in enumerate(seeds)
+        }
+        return packing.chained("", weights)
+
+
+class Judged(NamedTuple):
+    """What result.json and returns.npz hold."""
+
+    result: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class _Played(NamedTuple):
+    """Histories out of sample, [T] returns each.
+
+    Attributes:
+      chosen: [F] the strategy's configuration in each fold.
+      strategy: of it.
+      by_seed: [S] of it, with the policies of one seed.
+      paths: [P] of it, on one path.
+      single: of each configuration and position of a seed.
+      pooled: [C] of each configuration.
+    """
+
+    chosen: np.ndarray
+    strategy: np.ndarray
+    by_seed: list[np.ndarray]
+    paths: list[np.ndarray]
+    single: dict[tuple[int, int], np.ndarray]
+    pooled: list[np.ndarray]
+
+
+def _played(histories: Histories, validation: np.ndarray) -> _Played:
+    configs, count, seeds = histories.study.shape
+    paths, each = range(len(histories.stretches.paths)), range(seeds)
+    chosen = pooling.chosen_configs(validation)
+    always = [np.full(count, number) for number in range(configs)]
+    return _Played(
+        chosen=chosen,
+        strategy=histories.along(chosen, paths=paths, seeds=each),
+        by_seed=[histories.along(chosen, paths=paths, seeds=[seed]) for seed in each],
+        paths=[histories.along(chosen, paths=[path], seeds=each) for path in paths],
+        single={
+            (number, seed): histories.along(always[number], paths=paths, seeds=[seed])
+            for number in range(configs)
+            for seed in each
+        },
+        pooled=[histories.along(config_of, paths=paths, seeds=each) for config_of in always],
+    )
 
 
 def judged(
     study: Study,
     store: studies.StudyDirectory,
     config: Config,
+    scheme: Scheme,
     *,
     paths: np.ndarray | None,
-    points: Sequence[Mapping[str, Any]],
     finished: Finished,
     reporter: Reporter,
-) -> dict[str, Any]:
-    """What result.json holds; every history that is looked at is in the record of scorings first.
+) -> Judged:
+    """The verdict on a study; every history that is looked at is in the record of scorings first.
 
     The strategy is what could have been done: in each fold the configuration of the best validation, its
     capital spread evenly over the seeds. M counts every configuration with every seed, and the strategy.
 
+    Args:
+      study: that was trained.
+      store: its directory.
+      config: that all configurations began with.
+      scheme: that made the folds.
+      paths: of combinatorial folds; None where each stretch is tested once.
+      finished: what came of the trials.
+      reporter: told of what the record lacks.
+
     Raises:
       RunError: the record cannot be written, or is damaged.
     """
-    configs, count, seeds = study.shape
     stretches = stretches_of(study.folds, paths)
     histories = Histories(study, stretches, finished)
-    year, every_path, every_seed = study.bars_per_year, range(len(stretches.paths)), range(seeds)
-    scores = np.array([row["validation_log_growth"] for row in finished.rows], np.float64)
-    validation = scores.reshape(study.shape)
-    chosen = pooling.chosen_configs(validation)
-    single = {
-        (number, seed): histories.along(np.full(count, number), paths=every_path, seeds=[seed])
-        for number in range(configs)
-        for seed in every_seed
-    }
-    pooled = [
-        histories.along(np.full(count, number), paths=every_path, seeds=every_seed)
-        for number in range(configs)
-    ]
-    strategy = histories.along(chosen, paths=every_path, seeds=every_seed)
-    by_seed = [histories.along(chosen, paths=every_path, seeds=[seed]) for seed in every_seed]
-    bars = (stretches.ranges[0][0], stretches.ranges[-1][1])
+    scores = [row["validation_log_growth"] for row in finished.rows]
+    validation = np.array(scores, np.float64).reshape(study.shape)
+    played, bars = _played(histories, validation), (stretches.ranges[0][0], stretches.ranges[-1][1])
     beside = _baselines(study, config, bars)
-
-    rows = [
-        _row(
-            histories,
-            store,
-            bars,
-            returns,
-            config=study.configs[number],
-            config_of=np.full(count, number),
-            seeds=[seed],
-        )
-        for (number, seed), returns in single.items()
-    ]
-    rows.append(_row(histories, store, bars, strategy, config=config, config_of=chosen, seeds=every_seed))
-    counted = scoring.record(store.path.resolve().parents[1], config, rows, reporter)
-    edge = judgement.judge(
-        strategy,
-        beside,
-        trials=counted.policies,
-        trial_sharpes=counted.sharpes,
-        bars_per_year=year,
-    )
-    edge |= {"trials_at_first": counted.at_first, "ledger": config.run.ledger}
-    stamps = study.frame.index
-    return {
+    edge = _verdict(histories, store, config, played, beside, bars=bars, reporter=reporter)
+    stamps, year = study.frame.index, study.bars_per_year
+    result = {
         "id": store.id,
         "kind": "walkforward",
         "symbol": config.data.symbol,
         "timeframe": config.data.timeframe,
+        "scheme": dataclasses.asdict(scheme),
         "first_bar": str(stamps[bars[0]]),
         "last_bar": str(stamps[bars[1] - 1]),
-        "bars": len(strategy),
+        "bars": len(played.strategy),
         "bars_per_year": year,
         "trainings": study.num_trials,
-        "env_steps": finished.env_steps,
-        "seconds": finished.seconds,
-        "compile_seconds": finished.compile_seconds,
-        "strategy": summary(strategy, year),
-        "seeds": _dispersion(by_seed, year),
+        **_stopped(finished.rows),
+        "strategy": summary(played.strategy, year),
+        "seeds": _dispersion(played.by_seed, year),
         "baselines": {name: summary(returns, year) for name, returns in beside.items()},
-        "configurations": [
-            {
-                "settings": dict(points[number]),
-                "chosen": int((chosen == number).sum()),
-                "validation_log_growth": _finite(np.nanmean(validation[number])),
-                **summary(pooled[number], year),
-                "seeds": _dispersion([single[number, seed] for seed in every_seed], year),
-            }
-            for number in range(configs)
+        "configurations": _configurations_told(study, scheme, played, validation),
+        "paths": [metrics.sharpe(returns, year) for returns in played.paths],
+        "folds": [
+            _fold_told(histories, number, int(played.chosen[number]), validation, beside["buy_and_hold"])
+            for number in range(len(study.folds))
         ],
-        "paths": [
-            metrics.sharpe(histories.along(chosen, paths=[path], seeds=every_seed), year)
-            for path in every_path
-        ],
-        "folds": _folds_told(study, finished, chosen, validation),
-        "overfitting": _overfitting(pooled),
+        "overfitting": _overfitting(played.pooled),
         "edge": edge,
+    }
+    return Judged(result, _arrays(study, stretches, played, beside))
+
+
+def _verdict(
+    histories: Histories,
+    store: studies.StudyDirectory,
+    config: Config,
+    played: _Played,
+    beside: Mapping[str, np.ndarray],
+    *,
+    bars: Range,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    study = histories.study
+    _, count, seeds = study.shape
+
+    def row(returns: np.ndarray, of: Config, config_of: np.ndarray, seeds: Sequence[int]) -> Any:
+        return scoring.scored(
+            of,
+            study.frame,
+            bars,
+            kind="walkforward",
+            run_id=store.id,
+            slice_name="test",
+            policy=histories.policy(config_of, seeds),
+            sharpe=metrics.sharpe(returns, study.bars_per_year),
+            year=study.bars_per_year,
+        )
+
+    rows = [
+        row(returns, study.configs[number], np.full(count, number), [seed])
+        for (number, seed), returns in played.single.items()
+    ]
+    rows.append(row(played.strategy, config, played.chosen, range(seeds)))
+    counted = scoring.record(store.path.resolve().parents[1], config, rows, reporter)
+    edge = judgement.judge(
+        played.strategy,
+        beside,
+        trials=counted.policies,
+        trial_sharpes=counted.sharpes,
+        bars_per_year=study.bars_per_year,
+    )
+    return edge | {"trials_at_first": counted.at_first, "ledger": config.run.ledger}
+
+
+def _stopped(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many trainings brought no policy, and which gates stopped how many."""
+    names = Counter(VERDICTS[row["verdict"]].name for row in rows if row["verdict"])
+    without = sum(row["chosen_window"] is None for row in rows)
+    return {"without_policy": without, "stopped": dict(sorted(names.items()))}
+
+
+def _configurations_told(
+    study: Study, scheme: Scheme, played: _Played, validation: np.ndarray
+) -> list[dict[str, Any]]:
+    keys = [axis.key for axis in space.parse_axes(scheme.vary)]
+    year = study.bars_per_year
+    return [
+        {
+            "settings": {key: flat(config)[key] for key in keys},
+            "chosen": int((played.chosen == number).sum()),
+            "validation_log_growth": _mean(validation[number]),
+            "summary": summary(played.pooled[number], year),
+            "seeds": _dispersion([played.single[number, seed] for seed in range(len(study.seeds))], year),
+        }
+        for number, config in enumerate(study.configs)
+    ]
+
+
+def _arrays(
+    study: Study, stretches: Stretches, played: _Played, beside: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What returns.npz holds. Axes: T bars, S seeds, C configurations, P paths."""
+    configs, _, seeds = study.shape
+    start, stop = stretches.ranges[0][0], stretches.ranges[-1][1]
+    lengths = [stop - start - 1 for start, stop in stretches.ranges]
+    return {
+        "stamps": study.frame.index[start + 1 : stop].to_numpy().astype("datetime64[s]"),
+        "stretch": np.repeat(np.arange(len(lengths)), lengths),
+        "strategy": played.strategy,
+        "seeds": np.stack(played.by_seed),
+        "paths": np.stack(played.paths),
+        "configurations": np.stack(
+            [[played.single[number, seed] for seed in range(seeds)] for number in range(configs)]
+        ),
+        **{f"baselines/{name}": returns for name, returns in beside.items()},
     }
 
 
@@ -205,27 +315,14 @@ def summary(returns: np.ndarray, year: float) -> dict[str, float | None]:
 
 def _baselines(study: Study, config: Config, bars: Range) -> dict[str, np.ndarray]:
     """[T] returns of each baseline over all stretches in one go, with nothing sold between them."""
-    fold = study.folds[0]._replace(validation=None, test=(bars,))
+    first = min(start for fold in study.folds for start, _ in fold.train)
+    # Nothing is trained here: what begins before the tests makes no window that sees them.
+    fold = Fold(((min(first, bars[0]), bars[1]),), None, (bars,))
     data = build.prepare_fold(config, study.frame, study.features, fold)
     env = build.make_environment(config, measured=data.measured)
     close = study.frame["close"].to_numpy(np.float64)[: bars[1]]
     traces = compare.play_baselines(data.tests[0], env, seed=config.seed, close=close).traces
     return {name: np.asarray(trace.gain, np.float64) for name, trace in traces.items()}
-
-
-def _row(histories, store, bars, returns, *, config, config_of, seeds) -> Any:
-    year = histories.study.bars_per_year
-    return scoring.scored(
-        config,
-        histories.study.frame,
-        bars,
-        kind="walkforward",
-        run_id=store.id,
-        slice_name="test",
-        policy=histories.policy(config_of, seeds),
-        sharpe=metrics.sharpe(returns, year),
-        year=year,
-    )
 
 
 def _dispersion(returns: Sequence[np.ndarray], year: float) -> dict[str, Any]:
@@ -246,30 +343,40 @@ def _overfitting(pooled: Sequence[np.ndarray]) -> dict[str, Any] | None:
     return {"probability": found.probability, "blocks": blocks}
 
 
-def _folds_told(
-    study: Study, finished: Finished, chosen: np.ndarray, validation: np.ndarray
-) -> list[dict[str, Any]]:
-    stamps = study.frame.index
-    _, count, seeds = study.shape
+def _fold_told(
+    histories: Histories, number: int, chosen: int, validation: np.ndarray, held: np.ndarray
+) -> dict[str, Any]:
+    """One of `result.json`'s folds; `held` [T] are the returns of buying and holding out of sample."""
+    study = histories.study
+    fold, stamps = study.folds[number], study.frame.index
+    each = range(len(study.seeds))
+    trials = [histories.finished.rows[study.trial(chosen, number, seed)] for seed in each]
+    first = histories.stretches.ranges[0][0]
 
     def dates(bars: Range) -> list[str]:
         return [str(stamps[bars[0]]), str(stamps[bars[1] - 1])]
 
-    told = []
-    for number, fold in enumerate(study.folds):
-        first = (int(chosen[number]) * count + number) * seeds
-        mine = finished.rows[first : first + seeds]
-        told.append(
-            {
-                "train": [dates(each) for each in fold.train],
-                "validation": None if fold.validation is None else dates(fold.validation),
-                "test": [dates(each) for each in fold.test],
-                "configuration": int(chosen[number]),
-                "validation_log_growth": _finite(np.mean(validation[chosen[number], number])),
-                "total_returns": [[test["total_return"] for test in row["tests"]] for row in mine],
-            }
-        )
-    return told
+    return {
+        "train": [dates(bars) for bars in fold.train],
+        "validation": None if fold.validation is None else dates(fold.validation),
+        "test": [dates(bars) for bars in fold.test],
+        "configuration": chosen,
+        "validation_log_growth": _finite(np.mean(validation[chosen, number])),
+        "total_return": [_total(returns) for returns in histories.tested(chosen, number, each)],
+        "buy_and_hold": [_total(held[start - first : stop - first - 1]) for start, stop in fold.test],
+        "seeds": [[test["total_return"] for test in row["tests"]] for row in trials],
+        "without_policy": sum(row["chosen_window"] is None for row in trials),
+    }
+
+
+def _total(returns: np.ndarray) -> float:
+    return float(np.prod(1.0 + returns) - 1.0)
+
+
+def _mean(scores: np.ndarray) -> float | None:
+    """Of those that are known; None where none is."""
+    known = scores[~np.isnan(scores)]
+    return float(known.mean()) if known.size else None
 
 
 def _finite(number: Any) -> float | None:

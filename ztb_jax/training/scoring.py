@@ -59,7 +59,7 @@ def judge(
         config,
         prepared.frame,
         getattr(prepared.split, slice_name),
-        kind="run",
+        kind=directory.read_object(run.metadata).get("kind", "run"),
         run_id=run.id,
         slice_name=slice_name,
         policy=policy_digest(params),

@@ -6,6 +6,7 @@ The best one becomes a run, and that alone plays the test slice.
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,46 +14,57 @@ import numpy as np
 import pandas as pd
 
 from ztb_jax import build, devices, schedule, space
-from ztb_jax.config import Config, as_dict
+from ztb_jax.config import Config, as_dict, flat
 from ztb_jax.data.folds import Fold
-from ztb_jax.data.frame import bars_per_year, content_hash
-from ztb_jax.errors import ConfigError
-from ztb_jax.features import recipe
+from ztb_jax.data.frame import bars_per_year
+from ztb_jax.errors import ConfigError, RunError
 from ztb_jax.runs import directory, studies
-from ztb_jax.training import evaluate, metadata
+from ztb_jax.runs.studied import Search
+from ztb_jax.slices import first_playable
+from ztb_jax.training import job, resume
+from ztb_jax.training.chunks import train_study
 from ztb_jax.training.interrupt import StopRequest
+from ztb_jax.training.loading import load_market
 from ztb_jax.training.progress import Reporter
-from ztb_jax.training.study import Study, check_data, check_settings, config_of, configurations, train_study
+from ztb_jax.training.study import (
+    NOTHING,
+    Study,
+    check_folds,
+    check_ledger,
+    check_seal,
+    check_settings,
+    config_of,
+    configurations,
+    seal,
+    seeds_of,
+)
 
 KIND = "sweep"
 SEED_OF_SAMPLERS = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """What is tried.
+class Outcome(NamedTuple):
+    """How a sweep ended.
 
     Attributes:
-      vary: texts of `ztb_jax.space.parse_axes`.
-      method: grid, random or optuna (its tree-structured Parzen estimator, told of each batch).
-      points: how many configurations, but for a grid.
-      batch: configurations that optuna is asked for at a time, and that train side by side.
-      seeds: trainings of each, with the seeds `config.seed` and on.
+      store: its directory.
+      result: what result.json holds; None where it was stopped before the end.
+      best: the best configuration, whose run bears the sweep's name; None where there is none.
     """
-
-    vary: tuple[str, ...]
-    method: str = "grid"
-    points: int = 16
-    batch: int = 8
-    seeds: int = 1
-
-
-class Outcome(NamedTuple):
-    """How a sweep ended: its directory, what result.json holds (None where it was stopped), the best one."""
 
     store: studies.StudyDirectory
     result: dict[str, Any] | None
     best: Config | None
+
+
+class _Sweep(NamedTuple):
+    """What is searched, and where."""
+
+    config: Config
+    search: Search
+    axes: tuple[space.Axis, ...]
+    store: studies.StudyDirectory
+    device: devices.Handle
 
 
 def sweep(
@@ -61,51 +73,91 @@ def sweep(
     """Train what `search` says, and tell which was best on the validation slice.
 
     Raises:
-      UserError: settings, data or the directory cannot be used; nothing was trained.
-      JobError: the disk, the memory or the device gave out.
+      UserError: settings, data or the directory cannot be used; nothing was trained or written.
+      JobError: the disk, the memory or the device gave out; what was trained is kept.
     """
-    axes = _checked(config, search)
+    axes, points = _checked(config, search)
     device = devices.choose(config.run.device)
+    studies.check_id(config.run.root, study_id)
+    directory.check_name(config.run.root, config.run.id or study_id)
+    check_ledger(config, config.run.root)
     with jax.default_device(device):
         base = _base(config, reporter)
-        store = studies.create(config.run.root, study_id, KIND)
-        studies.write_study(
-            store,
-            {
-                "kind": KIND,
-                "config": as_dict(config),
-                "search": dataclasses.asdict(search),
-                "data": content_hash(base.frame),
-                "environment": metadata.environment_facts(device),
-                "batches": [],
-                "members": {},
-                "started_at": directory.timestamp(),
-            },
-        )
-        return _carried_out(
-            base, store, reporter, stop, config=config, search=search, axes=axes, device=device
-        )
+        _with(base, configurations(config, points))
+        stop.check()
+        told = {
+            "kind": KIND,
+            "config": as_dict(config),
+            "search": dataclasses.asdict(search),
+            "batches": [],
+            "members": {},
+            "trained": NOTHING,
+            "started_at": directory.timestamp(),
+        }
+        store = studies.create(config.run.root, study_id, told)
+        with directory.locked(store):
+            seal(store, config, base)
+            return _carried_out(_Sweep(config, search, axes, store, device), base, reporter, stop)
 
 
-def go_on(store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest) -> Outcome:
-    """What `sweep` does, for one that was stopped.
+def go_on(
+    store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest, *, allow_drift: bool = False
+) -> Outcome:
+    """What `sweep` does, for one that was stopped; of one that has ended it tells the end again.
+
+    Args:
+      store: its directory.
+      reporter: as of `sweep`.
+      stop: likewise.
+      allow_drift: go on though what the bits depend on has changed.
 
     Raises:
-      RunError: the data are not those it began with, or what it knows of itself is damaged.
+      UserError: what it knows of itself is damaged, another process writes it, or something has changed.
+      JobError: as of `sweep`.
     """
     config, told = config_of(store, KIND)
     search = Search(**told["search"] | {"vary": tuple(told["search"]["vary"])})
-    axes = _checked(config, search)
+    axes, _ = _checked(config, search)
     device = devices.choose(config.run.device)
-    with jax.default_device(device):
+    with jax.default_device(device), directory.locked(store):
+        studies.clear_drafts(store)
         base = _base(config, reporter)
-        check_data(base.frame, config, told, store)
-        return _carried_out(
-            base, store, reporter, stop, config=config, search=search, axes=axes, device=device
-        )
+        check_seal(store, config, base, reporter, allow_drift=allow_drift)
+        return _carried_out(_Sweep(config, search, axes, store, device), base, reporter, stop)
 
 
-def _checked(config: Config, search: Search) -> tuple[space.Axis, ...]:
+def run_best(
+    outcome: Outcome, reporter: Reporter, stop: StopRequest, *, allow_drift: bool = False
+) -> job.Outcome:
+    """The run of the best configuration: trained, gone on with where it was stopped, or as it ended.
+
+    Args:
+      outcome: of a sweep that has a best one.
+      reporter: as of `ztb_jax.training.job.train`.
+      stop: likewise.
+      allow_drift: as of `ztb_jax.training.resume.resume`.
+
+    Raises:
+      UserError: something else bears the name of that run, or it cannot go on.
+      JobError: as of `ztb_jax.training.job.train`.
+    """
+    assert outcome.best is not None
+    best, store = outcome.best, outcome.store.path.resolve()
+    if (Path(best.run.root).expanduser() / studies.FOLDER / store.name).resolve() != store:  # it was moved
+        best = dataclasses.replace(best, run=dataclasses.replace(best.run, root=str(store.parents[1])))
+    run = directory.RunDirectory(Path(best.run.root).expanduser() / str(best.run.id))
+    if not run.path.exists():
+        return job.train(best, reporter, stop, facts={"kind": KIND, "study": store.name})
+    metadata = directory.read_object(run.metadata) if run.metadata.is_file() else {}
+    if metadata and metadata.get("study") != store.name:
+        raise RunError(f"{run.path} is no run of this sweep: move it away, and resume")
+    if metadata.get("status") == "completed":
+        return job.Outcome(run, metadata, directory.read_object(run.evaluation))
+    return resume.resume(run.path, reporter, stop, allow_drift=allow_drift)
+
+
+def _checked(config: Config, search: Search) -> tuple[tuple[space.Axis, ...], list[dict[str, Any]]]:
+    """The axes, and what can be checked before anything is trained."""
     axes = space.parse_axes(search.vary)
     findings = check_settings(config, seeds=search.seeds)
     if not axes:
@@ -115,17 +167,34 @@ def _checked(config: Config, search: Search) -> tuple[space.Axis, ...]:
             findings.append(f"--{name} is {getattr(search, name)}: give at least 1")
     if findings:
         raise ConfigError(findings)
-    if search.method == "grid":
-        configurations(config, space.grid(axes))
-    return axes
+    if search.method == "optuna":
+        _optuna()
+    points = space.ends(axes) if search.method == "optuna" else proposed(search, axes, [])
+    configurations(config, points)
+    return axes, points
+
+
+def _with(base: Study, configs: tuple[Config, ...]) -> Study:
+    """`base` with other configurations.
+
+    Raises:
+      UserError: one cannot be trained on its slices, or would move them.
+    """
+    (first,) = (first_playable(each, base.features) for each in base.configs)
+    firsts = [first_playable(each, base.features) for each in configs]
+    if moved := sorted({each for each in firsts if each != first}):
+        raise ConfigError(
+            f"a configuration can be played from bar {moved[0]} on and the others from bar {first}, so its "
+            "run would have other slices: vary env.volatility_target and env.volatility_window one by one"
+        )
+    study = base._replace(configs=configs)
+    check_folds(study, firsts)
+    return study
 
 
 def _base(config: Config, reporter: Reporter) -> Study:
     """The study of the configuration as it is, on the slices of a run."""
-    reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
-    frame = evaluate.load_frame(config)
-    reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
-    features = recipe.compute(config.features.recipe, frame)
+    frame, features = load_market(config, reporter)
     cut = build.prepare(config, frame, features).split
     return Study(
         configs=(config,),
@@ -138,35 +207,43 @@ def _base(config: Config, reporter: Reporter) -> Study:
     )
 
 
-def _carried_out(base, store, reporter, stop, *, config, search, axes, device) -> Outcome:
+def _carried_out(asked: _Sweep, base: Study, reporter: Reporter, stop: StopRequest) -> Outcome:
     """Batch after batch, each trained side by side. What was proposed is kept before it is trained."""
-    with directory.locked(store):
-        reporter.say(f"{'study':<11}{store.path}")
-        seeds = tuple(range(config.seed, config.seed + search.seeds))
-        tried: list[dict[str, Any]] = []
-        for number in itertools.count():
-            told = studies.read_study(store)
-            if number == len(told["batches"]):
-                told["batches"].append(proposed(search, axes, tried))
-                studies.write_study(store, told)
-            points = told["batches"][number]
-            if not points:
-                break
-            study = base._replace(configs=configurations(config, points), seeds=seeds)
-            steps = f"{schedule.target_env_steps(config):,} environment steps"
-            reporter.phase("train", f"{study.num_trials:,} trainings of {steps}")
-            finished = train_study(study, store, reporter, stop, device=device, batch=number)
-            if finished is None:
-                return Outcome(store, None, None)
-            scores = np.reshape([row["validation_log_growth"] for row in finished.rows], (len(points), -1))
-            tried += [
-                {"settings": point, "validation_log_growth": list(score)}
-                for point, score in zip(points, scores, strict=True)
-            ]
-        result = _result(config, search, tried, store)
-        directory.write_json(store.result, result)
-        best = None if result["best"] is None else result["points"][result["best"]]["settings"]
-        return Outcome(store, result, None if best is None else configurations(config, [best])[0])
+    config, search, store = asked.config, asked.search, asked.store
+    reporter.say(f"{'study':<11}{store.path}")
+    tried: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for number in itertools.count():
+        told = studies.read_study(store)
+        if number == len(told["batches"]):
+            told["batches"].append(proposed(search, asked.axes, tried))
+            studies.write_study(store, told)
+        points = told["batches"][number]
+        if not points:
+            break
+        study = _with(base, configurations(config, points))._replace(seeds=seeds_of(config, search.seeds))
+        steps = f"{schedule.target_env_steps(config):,} environment steps"
+        reporter.phase("train", f"{study.num_trials:,} trainings of {steps}")
+        finished = train_study(study, store, reporter, stop, device=asked.device, batch=number)
+        if finished is None:
+            return Outcome(store, None, None)
+        rows += [
+            row | {"trial": len(rows) + row["trial"], "config": len(tried) + row["config"]}
+            for row in finished.rows
+        ]
+        studies.write_rows(store, rows)
+        scores = [row["validation_log_growth"] for row in finished.rows]
+        tried += [
+            {"settings": point, "validation_log_growth": scores[at * search.seeds :][: search.seeds]}
+            for at, point in enumerate(points)
+        ]
+    result = _result(asked, tried)
+    studies.write_result(store, result)
+    if result["best"] is None:
+        return Outcome(store, result, None)
+    (best,) = configurations(config, [tried[result["best"]]["settings"]])
+    run_id = config.run.id or store.id
+    return Outcome(store, result, dataclasses.replace(best, run=dataclasses.replace(best.run, id=run_id)))
 
 
 def proposed(
@@ -188,15 +265,20 @@ def proposed(
     return space.random(axes, search.points, seed=SEED_OF_SAMPLERS)
 
 
-def _estimated(
-    search: Search, axes: Sequence[space.Axis], tried: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Of optuna's tree-structured Parzen estimator, which knows those before and the rest of its batch."""
+def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
         raise ConfigError("--method optuna needs the package optuna: pip install 'ztb-jax[optuna]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _estimated(
+    search: Search, axes: Sequence[space.Axis], tried: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Of optuna's tree-structured Parzen estimator, which knows those before and the rest of its batch."""
+    optuna = _optuna()
     sampler = optuna.samplers.TPESampler(seed=SEED_OF_SAMPLERS + len(tried), constant_liar=True)
     study = optuna.create_study(direction="maximize", sampler=sampler)
     wanted = {axis.key: _distribution(axis) for axis in axes}
@@ -236,16 +318,25 @@ def score_of(tried: Mapping[str, Any]) -> float | None:
     return None if None in scores else float(np.mean(scores))
 
 
-def _result(config: Config, search: Search, tried: Sequence[Mapping[str, Any]], store: Any) -> dict[str, Any]:
+def _result(asked: _Sweep, tried: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    config, keys = asked.config, [axis.key for axis in asked.axes]
     scores = [score_of(each) for each in tried]
     known = {number: score for number, score in enumerate(scores) if score is not None}
+    made = configurations(config, [each["settings"] for each in tried])
     return {
-        "id": store.id,
+        "id": asked.store.id,
         "kind": KIND,
         "symbol": config.data.symbol,
         "timeframe": config.data.timeframe,
-        "method": search.method,
-        "trials": len(tried) * search.seeds,
+        "method": asked.search.method,
+        "trainings": len(tried) * asked.search.seeds,
         "best": max(known, key=lambda number: known[number], default=None),
-        "points": [dict(each) | {"mean": score} for each, score in zip(tried, scores, strict=True)],
+        "points": [
+            {
+                "settings": {key: flat(of)[key] for key in keys},
+                "validation_log_growth": each["validation_log_growth"],
+                "mean": score,
+            }
+            for each, score, of in zip(tried, scores, made, strict=True)
+        ],
     }

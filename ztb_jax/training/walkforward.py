@@ -10,54 +10,31 @@ import pandas as pd
 from ztb_jax import devices, schedule, space
 from ztb_jax.config import Config, as_dict
 from ztb_jax.data import folds
-from ztb_jax.data.frame import bars_per_year, content_hash
+from ztb_jax.data.frame import bars_per_year
 from ztb_jax.errors import ConfigError
-from ztb_jax.features import recipe
+from ztb_jax.evaluation import report_study
 from ztb_jax.runs import directory, studies
+from ztb_jax.runs.studied import Scheme
 from ztb_jax.slices import first_playable
-from ztb_jax.training import evaluate, metadata, out_of_sample
+from ztb_jax.training import out_of_sample
+from ztb_jax.training.chunks import train_study
 from ztb_jax.training.interrupt import StopRequest
+from ztb_jax.training.loading import load_market
 from ztb_jax.training.progress import Reporter
 from ztb_jax.training.study import (
+    NOTHING,
     Study,
-    check_data,
+    check_folds,
+    check_ledger,
+    check_seal,
     check_settings,
     config_of,
     configurations,
-    train_study,
+    seal,
+    seeds_of,
 )
 
 KIND = "walkforward"
-
-
-@dataclasses.dataclass(frozen=True)
-class Scheme:
-    """How bars are cut into folds, and what is trained on each.
-
-    Attributes:
-      scheme: anchored trains on everything before a test, rolling on the newest train_bars of it,
-        combinatorial on all but some of the groups of bars and what is near them.
-      folds: of walking forward.
-      train_bars: of a training part; None is what the tests leave.
-      test_bars: of a test; None divides what follows the first training part.
-      groups: of bars, combinatorial.
-      held_out: groups of a test, combinatorial.
-      purge: bars that labels reach forward; the environment's reach none beyond a window.
-      validation: share of the training part that chooses the window and the configuration.
-      seeds: trainings of every fold and configuration, with the seeds `config.seed` and on.
-      vary: texts of `ztb_jax.space.parse_axes`; every combination is a configuration.
-    """
-
-    scheme: str = "anchored"
-    folds: int = 8
-    train_bars: int | None = None
-    test_bars: int | None = None
-    groups: int = 6
-    held_out: int = 2
-    purge: int = 0
-    validation: float = 0.2
-    seeds: int = 4
-    vary: tuple[str, ...] = ()
 
 
 class Outcome(NamedTuple):
@@ -78,39 +55,52 @@ def walk_forward(
     """Train every fold, configuration and seed, and judge what they did on the bars after.
 
     Raises:
-      UserError: settings, data or the directory cannot be used; nothing was trained.
-      JobError: the disk, the memory or the device gave out.
+      UserError: settings, data or the directory cannot be used; nothing was trained or written.
+      JobError: the disk, the memory or the device gave out; what was trained is kept.
     """
     device = devices.choose(config.run.device)
+    studies.check_id(config.run.root, study_id)
+    check_ledger(config, config.run.root)
     with jax.default_device(device):
         study = planned(config, scheme, reporter)
-        store = studies.create(config.run.root, study_id, KIND)
+        stop.check()
         told = {
             "kind": KIND,
             "config": as_dict(config),
             "scheme": dataclasses.asdict(scheme),
-            "data": content_hash(study.frame),
-            "trials": study.num_trials,
-            "environment": metadata.environment_facts(device),
             "members": {},
+            "trained": NOTHING,
             "started_at": directory.timestamp(),
         }
-        studies.write_study(store, told)
-        return _carried_out(study, store, reporter, stop, config=config, scheme=scheme, device=device)
+        store = studies.create(config.run.root, study_id, told)
+        with directory.locked(store):
+            seal(store, config, study)
+            return _carried_out(study, store, reporter, stop, config=config, scheme=scheme, device=device)
 
 
-def go_on(store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest) -> Outcome:
-    """What `walk_forward` does, for a study that was stopped.
+def go_on(
+    store: studies.StudyDirectory, reporter: Reporter, stop: StopRequest, *, allow_drift: bool = False
+) -> Outcome:
+    """What `walk_forward` does, for a study that was stopped; one that has ended is judged again.
+
+    Args:
+      store: its directory.
+      reporter: as of `walk_forward`.
+      stop: likewise.
+      allow_drift: go on though what the bits depend on has changed.
 
     Raises:
-      RunError: the data are not those it began with, or what it knows of itself is damaged.
+      UserError: what it knows of itself is damaged, another process writes it, or something has changed.
+      JobError: as of `walk_forward`.
     """
     config, told = config_of(store, KIND)
     scheme = Scheme(**told["scheme"] | {"vary": tuple(told["scheme"]["vary"])})
     device = devices.choose(config.run.device)
-    with jax.default_device(device):
+    with jax.default_device(device), directory.locked(store):
+        studies.clear_drafts(store)
+        check_ledger(config, store.path.resolve().parents[1])
         study = planned(config, scheme, reporter)
-        check_data(study.frame, config, told, store)
+        check_seal(store, config, study, reporter, allow_drift=allow_drift)
         return _carried_out(study, store, reporter, stop, config=config, scheme=scheme, device=device)
 
 
@@ -122,24 +112,26 @@ def planned(config: Config, scheme: Scheme, reporter: Reporter) -> Study:
     """
     points = space.grid(space.parse_axes(scheme.vary))
     findings = check_settings(config, seeds=scheme.seeds)
+    if config.run.id is not None:
+        findings.append("run.id names a run: name a study with --id")
     if len(points) > 1 and not scheme.validation:
         findings.append("--validation is 0: without it nothing can choose among configurations")
     if findings:
         raise ConfigError(findings)
     configs = configurations(config, points)
-    reporter.phase("loading", f"{config.data.symbol} {config.data.timeframe}")
-    frame = evaluate.load_frame(config)
-    reporter.phase("indicators", f"{config.features.recipe}, {len(frame):,} bars")
-    features = recipe.compute(config.features.recipe, frame)
-    first = max(first_playable(each, features) for each in configs)
-    return Study(
+    frame, features = load_market(config, reporter)
+    firsts = [first_playable(each, features) for each in configs]
+    cut = _folds(config, scheme, len(frame), max(firsts))
+    study = Study(
         configs=configs,
-        folds=tuple(map(_open_ended(len(frame)), _folds(config, scheme, len(frame), first))),
-        seeds=tuple(range(config.seed, config.seed + scheme.seeds)),
+        folds=tuple(map(_open_ended(len(frame)), cut)),
+        seeds=seeds_of(config, scheme.seeds),
         frame=frame,
         features=features,
         bars_per_year=bars_per_year(pd.DatetimeIndex(frame.index)),
     )
+    check_folds(study, firsts)
+    return study
 
 
 def _folds(config: Config, scheme: Scheme, num_bars: int, first: int) -> tuple[folds.Fold, ...]:
@@ -150,6 +142,8 @@ def _folds(config: Config, scheme: Scheme, num_bars: int, first: int) -> tuple[f
         "validation": scheme.validation,
     }
     if scheme.scheme == "combinatorial":
+        # A test takes in one bar more than its group, so what is trained after it begins one later.
+        shared["embargo"] += 1
         return folds.combinatorial_purged(num_bars, groups=scheme.groups, held_out=scheme.held_out, **shared)
     return folds.walk_forward(
         num_bars,
@@ -180,32 +174,30 @@ def _carried_out(
     scheme: Scheme,
     device: devices.Handle,
 ) -> Outcome:
-    with directory.locked(store):
-        reporter.say(f"{'study':<11}{store.path}")
-        configs, count, seeds = study.shape
-        steps = f"{schedule.target_env_steps(config):,} environment steps"
-        reporter.phase(
-            "train",
-            f"{study.num_trials:,} trainings of {steps}: {count} folds x {configs} configurations x "
-            f"{seeds} seeds",
-        )
-        finished = train_study(study, store, reporter, stop, device=device)
-        if finished is None:
-            return Outcome(store, None)
-        reporter.phase("evaluate", "out of sample, net of costs, beside the baselines")
-        combined = scheme.scheme == "combinatorial"
-        result = out_of_sample.judged(
-            study,
-            store,
-            config,
-            paths=folds.paths(scheme.groups, scheme.held_out) if combined else None,
-            points=space.grid(space.parse_axes(scheme.vary)),
-            finished=finished,
-            reporter=reporter,
-        )
-        result = {"scheme": dataclasses.asdict(scheme)} | result
-        directory.write_json(store.result, result)
-    return Outcome(store, result)
+    reporter.say(f"{'study':<11}{store.path}")
+    configs, count, seeds = study.shape
+    each = f"{study.num_trials:,} trainings of {schedule.target_env_steps(config):,} environment steps"
+    reporter.phase("train", f"{each}: {count} folds x {configs} configurations x {seeds} seeds")
+    finished = train_study(study, store, reporter, stop, device=device)
+    if finished is None:
+        return Outcome(store, None)
+    studies.write_rows(store, finished.rows)
+    reporter.phase("evaluate", "out of sample, net of costs, beside the baselines")
+    combined = scheme.scheme == "combinatorial"
+    judged = out_of_sample.judged(
+        study,
+        store,
+        config,
+        scheme,
+        paths=folds.paths(scheme.groups, scheme.held_out) if combined else None,
+        finished=finished,
+        reporter=reporter,
+    )
+    studies.write_arrays(store.returns, judged.arrays)
+    page = report_study.render(judged.result, judged.arrays, config=as_dict(config))
+    directory.write_text(store.report, page)
+    studies.write_result(store, judged.result)
+    return Outcome(store, judged.result)
 
 
 if __name__ == "__main__":
