@@ -18,8 +18,9 @@ from ztb_jax.population import with_hyper
 from ztb_jax.runs.loop import planned_bytes, repeated
 
 Backtest = Callable[[Any, MarketData], Trace]
-# Beyond this many a program on a CPU is no faster, and its state no longer fits the caches.
-MOST_AT_ONCE = 64
+# More side by side only push each other out of a CPU's caches; other devices want to be filled.
+MOST_AT_ONCE = {"cpu": 8}
+MOST_ELSEWHERE = 256
 
 
 class NoRoomError(ValueError):
@@ -107,7 +108,7 @@ def compile_trials(
     Args:
       learner: of `ztb_jax.build.make_learner`, behind gates or not.
       markets: D of equal shapes, leaves [D, ...].
-      trials: N, of which as many run at once as memory holds, `MOST_AT_ONCE` at the most; chunks are equally
+      trials: N, of which as many run at once as memory holds, `most_at_once` of its device at the most; chunks are equally
         large, and the last one is filled up with trials that were there before.
       num_windows: W.
       window_updates: updates between two validations.
@@ -126,7 +127,7 @@ def compile_trials(
             "at least 1"
         )
     parts = _Parts(learner, backtest, validation is not None, window_updates)
-    chunk = min(trials, members or MOST_AT_ONCE)
+    chunk = min(trials, members or most_at_once(markets))
     while True:
         chunk = evenly(trials, chunk)
         program, planned = _compiled(parts, markets, validation, chunk)
@@ -150,6 +151,12 @@ def compile_trials(
         return Trained(rows[:new], *jax.tree.map(lambda leaf: leaf[:new], brought))
 
     return Program(run, chunk, -(-trials // chunk), planned)
+
+
+def most_at_once(markets: MarketData) -> int:
+    """Trainings that are worth having side by side where `markets` lie."""
+    (platform,) = {device.platform for device in markets.features.devices()}
+    return MOST_AT_ONCE.get(platform, MOST_ELSEWHERE)
 
 
 class _Parts(NamedTuple):
