@@ -1,4 +1,4 @@
-"""256 trainings as one command, beside a single training as long as all of them, and beside one after the other.
+"""256 trainings as one command, beside a single one as long as all of them, and beside 256 commands.
 
 8 folds x 8 seeds x 4 configurations of 524,288 environment steps on the S&P 500, by the functions behind
 `ztb walkforward` and `ztb train`, everything included that they do: validation after every window, chunks or

@@ -108,8 +108,8 @@ def compile_trials(
     Args:
       learner: of `ztb_jax.build.make_learner`, behind gates or not.
       markets: D of equal shapes, leaves [D, ...].
-      trials: N, of which as many run at once as memory holds, `most_at_once` of its device at the most; chunks are equally
-        large, and the last one is filled up with trials that were there before.
+      trials: N, of which as many run at once as memory holds, `most_at_once` of its device at the most;
+        chunks are equally large, and the last one is filled up with trials that were there before.
       num_windows: W.
       window_updates: updates between two validations.
       backtest: of `ztb_jax.evaluation.backtest.make_policy_backtest`; with `validation`.
