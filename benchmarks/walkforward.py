@@ -36,32 +36,25 @@ class _Timed(Reporter):
     def __init__(self):
         super().__init__()
         self.seconds: dict[str, float] = {}
-        self.current: tuple[str, float] | None = None
+        self.began = time.perf_counter()
 
     def phase(self, name: str, note: str = "") -> None:
-        self.end()
-        self.current = name, time.perf_counter()
+        now = time.perf_counter()
+        self.seconds[self.phase_name] = self.seconds.get(self.phase_name, 0.0) + now - self.began
+        self.began = now
         super().phase(name, note)
-
-    def end(self) -> None:
-        """The last phase ends now."""
-        if self.current is not None:
-            name, begun = self.current
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
-        self.current = None
 
 
 def _config(root: str, **flags: Any) -> Config:
     return resolve(environ={}, flags=DEFAULTS | {"run.root": root} | flags)
 
 
-def _single(root: str, steps: int, name: str) -> tuple[float, float]:
-    """Seconds of the phase `train` and of everything, of a run of its own."""
-    with _Timed() as reporter:
-        begun = time.perf_counter()
+def _single(root: str, steps: int, name: str) -> float:
+    """Seconds of the phase `train` of a run of its own."""
+    reporter = _Timed()
+    with reporter:
         job.train(_config(root, **{"run.total_env_steps": steps, "run.id": name}), reporter, StopRequest())
-        reporter.end()
-        return reporter.seconds["train"], time.perf_counter() - begun
+    return reporter.seconds["train"]
 
 
 def _commands(root: str) -> list[float]:
@@ -85,13 +78,12 @@ def run(*, json_file: Path | None) -> int:
     loop.use_compilation_cache()
     total = TRAININGS * DEFAULTS["run.total_env_steps"]
     with tempfile.TemporaryDirectory() as root:
-        before, _ = _single(root, total // 2, "before")
-        with _Timed() as reporter:
-            begun = time.perf_counter()
+        before = _single(root, total // 2, "before")
+        reporter, begun = _Timed(), time.perf_counter()
+        with reporter:
             outcome = walkforward.walk_forward(_config(root), SCHEME, reporter, StopRequest())
-            reporter.end()
-            whole = time.perf_counter() - begun
-        after, _ = _single(root, total // 2, "after")
+        whole = time.perf_counter() - begun
+        after = _single(root, total // 2, "after")
         alone = _commands(root)
     assert outcome.result is not None
     together = total / reporter.seconds["train"]
