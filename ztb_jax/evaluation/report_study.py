@@ -12,36 +12,42 @@ from markupsafe import Markup
 from ztb_jax.evaluation import figures, report_verdict
 from ztb_jax.evaluation.metrics import drawdown
 from ztb_jax.evaluation.report import COLUMNS, METRICS, UNDEFINED, flatten, growth, template, times
-from ztb_jax.space import described
 
 DRAWN = ("buy_and_hold", "random")
 MOST_SEAMS = 60  # more of them would hide the curves
 
 
-def render(result: Mapping[str, Any], arrays: Mapping[str, np.ndarray], *, config: Mapping[str, Any]) -> str:
+def render(
+    result: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    names: Sequence[str],
+    config: Mapping[str, Any],
+) -> str:
     """The page as HTML text. The same arguments give the same text, byte for byte.
 
     Args:
       result: `ztb_jax.runs.studied.WalkForwardResult`.
       arrays: of returns.npz.
+      names: of the configurations.
       config: the settings that all configurations began with, nested.
     """
     returns = {"policy": arrays["strategy"], **{name: arrays[f"baselines/{name}"] for name in DRAWN}}
     curves = {name: np.append(1.0, np.cumprod(1.0 + each)) for name, each in returns.items()}
     summaries = {"policy": result["strategy"], **result["baselines"]}
-    names = list(summaries["policy"])
+    shown = list(summaries["policy"])
     combinatorial = result["scheme"]["scheme"] == "combinatorial"
     return template("study.html.j2").render(
         result=result,
         verdict=headline(result).replace(" %", "\N{NBSP}%"),
         notes=sentences(result),
         edge=report_verdict.view(result["edge"]),
-        columns=[METRICS[name][0] for name in names],
-        strategies=[(name, *COLUMNS[name], _cells(told, names)) for name, told in summaries.items()],
+        columns=[METRICS[name][0] for name in shown],
+        strategies=[(name, *COLUMNS[name], _cells(told, shown)) for name, told in summaries.items()],
         ends=[(name, COLUMNS[name][0], times(float(curve[-1]))) for name, curve in curves.items()],
         figures=_figures(curves, arrays, result["paths"] if combinatorial else ()),
-        folds=list(_folds(result)),
-        configurations=list(_configurations(result)),
+        folds=list(_folds(result, names)),
+        configurations=list(_configurations(result, names)),
         paths=_quantiles(result["paths"]) if combinatorial else [],
         scheme=flatten(result["scheme"]),
         config=flatten(config),
@@ -109,14 +115,13 @@ def _figures(
     return {name: {k: Markup(v) for k, v in sizes._asdict().items()} for name, sizes in drawn.items()}
 
 
-def _folds(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _folds(result: Mapping[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     for number, fold in enumerate(result["folds"]):
-        names = result["configurations"][fold["configuration"]]["settings"]
         yield {
             "number": number,
             "train": [_span(dates) for dates in fold["train"]],
             "test": [_span(dates) for dates in fold["test"]],
-            "configuration": described(names),
+            "configuration": names[fold["configuration"]],
             "total_return": [growth(each) for each in fold["total_return"]],
             "buy_and_hold": [growth(each) for each in fold["buy_and_hold"]],
             "seeds": [
@@ -129,12 +134,12 @@ def _span(dates: Sequence[str]) -> str:
     return " … ".join(each.removesuffix(":00").removesuffix(" 00:00") for each in dates)
 
 
-def _configurations(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for told in result["configurations"]:
+def _configurations(result: Mapping[str, Any], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for name, told in zip(names, result["configurations"], strict=True):
         growth, seeds = told["validation_log_growth"], told["seeds"]
         middle = seeds["interquartile_mean"]
         yield {
-            "name": described(told["settings"]),
+            "name": name,
             "chosen": f"{told['chosen']:,}",
             "validation": UNDEFINED if growth is None else f"{1e4 * growth:+.2f}".replace("-", "−"),
             "total_return": _cell("total_return", told["summary"]["total_return"]),

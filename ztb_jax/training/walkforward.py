@@ -194,7 +194,8 @@ def _carried_out(
         reporter=reporter,
     )
     studies.write_arrays(store.returns, judged.arrays)
-    page = report_study.render(judged.result, judged.arrays, config=as_dict(config))
+    names = [space.described(each["settings"]) for each in judged.result["configurations"]]
+    page = report_study.render(judged.result, judged.arrays, names=names, config=as_dict(config))
     directory.write_text(store.report, page)
     studies.write_result(store, judged.result)
     return Outcome(store, judged.result)
