@@ -16,6 +16,8 @@ NAMES = (
     "overhead",
     "gpu",
     "edge",
+    "calibration",
+    "walkforward",
     "pages",
     "screenshots",
 )
@@ -38,6 +40,8 @@ def main() -> int:
         if name == "overhead":
             parts = ("trust", "watching", "blocking")
             command.add_argument("--parts", nargs="+", choices=parts, help="of these alone")
+        if name == "calibration":
+            command.add_argument("--kinds", nargs="+", metavar="KIND", help="of these markets alone")
         if name == "faults":
             command.add_argument("--runs", type=int, default=100, help="so many runs are killed")
             command.add_argument("--corruptions", type=int, default=1_000, help="so much damage")

@@ -1,4 +1,4 @@
-"""How often the verdict errs when policies are really trained: the whole pipeline on markets whose truth is known.
+"""How often the verdict errs when policies are really trained, on markets whose truth is known.
 
 Every market is cut into train, validation and test slices as a run's is, `SEEDS` policies are trained on it
 by PPO, each keeps the window that validation chose, and each is judged on 2,520 untouched bars. At M = 1 the
@@ -12,20 +12,26 @@ return's sign has a Sharpe ratio of about 2.2 before costs. All cost 1 bp a side
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
+from benchmarks.harness import Row, finish
 from ztb_jax import build, schedule
 from ztb_jax.config import Config, resolve
 from ztb_jax.data import synthetic
+from ztb_jax.evaluation import judgement
 from ztb_jax.evaluation.backtest import make_path_backtest, make_policy_backtest
 from ztb_jax.evaluation.edge import judge_edge
 from ztb_jax.features import recipe
+from ztb_jax.runs import loop
 from ztb_jax.trials import Trials, compile_trials
 
 SIGMA, YEAR = 0.01, 261.0
@@ -44,7 +50,7 @@ SETTINGS: Mapping[str, Any] = {
     "ppo.gamma": 0.9,
     "ppo.lam": 0.8,
     "run.window_updates": 4,
-    "run.total_env_steps": 262_144,
+    "run.total_env_steps": 131_072,
 }
 
 
@@ -100,13 +106,15 @@ KINDS: Mapping[str, Kind] = {
 
 
 class Judged(NamedTuple):
-    """Labels of a kind's markets. Axes: D markets, S seeds.
+    """Labels of a kind's markets. Axes: D markets, S seeds, T bars.
 
     Attributes:
       single: [D, S] at M = 1, on the test slice.
       many: [D, S] at M = `SEEDS`.
       seen: [D, S] at M = 1, on the train slice.
       sharpe: [D, S] net, a year's, on the test slice.
+      returns: [D, S, T] net, on the test slice.
+      held: [D, T] of buy-and-hold.
       seconds: that it took.
       env_steps: that were trained.
     """
@@ -115,6 +123,8 @@ class Judged(NamedTuple):
     many: np.ndarray
     seen: np.ndarray
     sharpe: np.ndarray
+    returns: np.ndarray
+    held: np.ndarray
     seconds: float
     env_steps: int
 
@@ -150,14 +160,15 @@ def calibrate(kind: Kind, *, markets: int, seeds: int, first: int = 0, **setting
     market = np.repeat(np.arange(markets), seeds)
     wanted = Trials(market, np.tile(np.arange(seeds), markets) + 1000 * (first + market))
     labels: dict[str, list[str]] = {"single": [], "many": [], "seen": []}
-    ratios = []
+    ratios, earned = [], []
     play = {name: _player(backtest, data) for name, data in slices.items()}
     hold = {name: _holding(env, data) for name, data in slices.items()}
-    for number in range(program.num_chunks):
+    for number in range(program.num_chunks):  # a chunk at a time: what is played stays small
         trained = program.run(wanted, number)
         assert trained is not None
         of = market[trained.trials]
         for returns, held in zip(play["test"](trained.params, of), hold["test"][of], strict=True):
+            earned.append(returns)
             for name, trials in (("single", 1), ("many", SEEDS)):
                 verdict = judge_edge(returns, held, trials=trials, bars_per_year=YEAR)
                 labels[name].append(verdict.label)
@@ -165,9 +176,14 @@ def calibrate(kind: Kind, *, markets: int, seeds: int, first: int = 0, **setting
         for returns, held in zip(play["train"](trained.params, of), hold["train"][of], strict=True):
             labels["seen"].append(judge_edge(returns, held, trials=1, bars_per_year=YEAR).label)
     shape = (markets, seeds)
-    steps = markets * seeds * schedule.target_env_steps(config)
-    judged = (np.array(labels[name]).reshape(shape) for name in ("single", "many", "seen"))
-    return Judged(*judged, np.array(ratios).reshape(shape), time.perf_counter() - started, steps)
+    return Judged(
+        **{name: np.array(found).reshape(shape) for name, found in labels.items()},
+        sharpe=np.array(ratios).reshape(shape),
+        returns=np.array(earned).reshape(*shape, -1),
+        held=hold["test"],
+        seconds=time.perf_counter() - started,
+        env_steps=markets * seeds * schedule.target_env_steps(config),
+    )
 
 
 def _prepared(config: Config, kind: Kind, seed: int) -> build.Prepared:
@@ -177,7 +193,7 @@ def _prepared(config: Config, kind: Kind, seed: int) -> build.Prepared:
     returns = kind.returns(np.random.default_rng([seed, 0]), bars)
     frame = synthetic.from_returns(seed, returns, timeframe="1d")
     # 261 bars a year, as on weekdays.
-    frame.index = pd.bdate_range("2000-01-03", periods=bars, unit="us")
+    frame.index = pd.bdate_range("2000-01-03", periods=bars).as_unit("us")
     prepared = build.prepare(config, frame, recipe.compute(config.features.recipe, frame))
     assert prepared.slices["test"].num_steps == TEST_BARS, prepared.slices["test"].num_steps
     return prepared
@@ -198,3 +214,96 @@ def _holding(env: Any, data: Any) -> np.ndarray:
     play = make_path_backtest(env)
     path = jnp.ones(data.features.shape[1] - data.lookback, jnp.float32)
     return np.asarray(jax.vmap(lambda one: play(path, one.env_params).gain)(data), np.float64)
+
+
+def run(*, json_file: Path | None, kinds: Sequence[str] | None = None) -> int:
+    """Print how often the verdict errs, and how often it finds what is there."""
+    loop.use_compilation_cache()
+    judged = {}
+    for name in kinds or KINDS:
+        # Two of a market with an edge: the deflated Sharpe ratio wants to know how trials differ.
+        sizes = {"markets": 200, "seeds": 2} if KINDS[name].edge else {"markets": 100, "seeds": SEEDS}
+        judged[name] = calibrate(KINDS[name], **sizes)
+        print(f"{name}: {judged[name].env_steps / 1e6:,.0f} M steps in {judged[name].seconds:,.0f} s")
+    honest = [found for name, found in judged.items() if not KINDS[name].edge]
+    rows = []
+    for name, found in judged.items():
+        if not KINDS[name].edge:
+            rows += _errors(name, [found])
+    if honest:
+        rows += _errors("no edge, all", honest, bars=True)
+    if "AR(1)" in judged:
+        rows += _found(judged["AR(1)"])
+    return finish("Calibration of the verdict, policies trained", rows, json_file=json_file)
+
+
+def _errors(name: str, found: Sequence[Judged], *, bars: bool = False) -> list[Row]:
+    """Markets without an edge: none may be called one."""
+    single = np.concatenate([each.single[:, 0] for each in found])
+    any_of_ten = np.concatenate([(each.many == "edge").any(axis=1) for each in found])
+    unadjusted = np.concatenate([(each.single == "edge").any(axis=1) for each in found])
+    seen = np.concatenate([each.seen[:, 0] for each in found])
+    sharpe = np.concatenate([each.sharpe[:, 0] for each in found])
+    told = ", ".join(f"{label} {count}" for label, count in Counter(single.tolist()).most_common())
+    return [
+        _share(f"{name}: no false edge, M = 1", single != "edge", 95.0 if bars else None, told),
+        _share(
+            f"{name}: no false edge, any of {SEEDS} policies, M = {SEEDS}",
+            ~any_of_ten,
+            98.0 if bars else None,
+            f"judged at M = 1: {100.0 * unadjusted.mean():.1f} % have one",
+        ),
+        _share(
+            f"{name}: told so, no edge, M = 1",
+            single == "no edge",
+            85.0 if bars else None,
+            f"mean Sharpe ratio {sharpe.mean():+.2f}",
+        ),
+        _share(f"{name}: WARNING, an edge on its own train slice", seen == "edge", None, "M = 1"),
+    ]
+
+
+def _found(judged: Judged) -> list[Row]:
+    """Markets with an edge, by the first policy of each, at M = 10; and with all evidence beside."""
+    many = judged.many[:, 0]
+    told = ", ".join(f"{label} {count}" for label, count in Counter(many.tolist()).most_common())
+    weighed = [
+        judgement.judge(
+            returns[0],
+            {"buy_and_hold": held, "flat": np.zeros_like(held)},
+            trials=SEEDS,
+            trial_sharpes=(sharpes / np.sqrt(YEAR)).tolist(),
+            bars_per_year=YEAR,
+        )["label"]
+        for returns, held, sharpes in zip(judged.returns, judged.held, judged.sharpe, strict=True)
+    ]
+    return [
+        _share(
+            f"AR(1): edge found, M = {SEEDS}",
+            many == "edge",
+            90.0,
+            f"{told}; mean Sharpe ratio {judged.sharpe[:, 0].mean():.2f}",
+        ),
+        _share(
+            f"AR(1): still one beside deflated Sharpe ratio, bootstrap and SPA, M = {SEEDS}",
+            np.array(weighed) == "edge",
+            None,
+            "of all markets",
+        ),
+        _share("AR(1): WARNING, an edge on its own train slice", judged.seen[:, 0] == "edge", None, "M = 1"),
+    ]
+
+
+def _share(name: str, hits: np.ndarray, bar: float | None, note: str) -> Row:
+    """A share of markets in percent, with its 95 % interval (Clopper and Pearson 1934)."""
+    interval: Any = proportion_confint(int(hits.sum()), hits.size, method="beta")
+    low, high = map(float, interval)
+    return Row(
+        name,
+        100.0 * hits.mean(),
+        "%",
+        100.0 * low,
+        100.0 * high,
+        bar=bar,
+        note=f"{hits.size} markets; {note}",
+    )

@@ -165,6 +165,7 @@ def outcome(run: directory.RunDirectory) -> Any:
         for row in directory.read_lines(run.windows)
     ]
     judged = directory.read_json(run.evaluation) | {"run_id": None}
+    del judged["edge"]  # counts all that was scored on these bars, policies judged at a stop among them
     return rows, directory.read_lines(run.digests), judged
 
 

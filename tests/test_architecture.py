@@ -62,6 +62,8 @@ CONTROL_PLANE = (
     "ztb_jax.schedule",
     "ztb_jax.runs.windowing",
     "ztb_jax.runs.artifacts",
+    "ztb_jax.runs.ledger",
+    "ztb_jax.evaluation.judgement",
     "ztb_jax.runs.replays",
     "ztb_jax.presets",
     "ztb_jax.verdicts",

@@ -18,8 +18,9 @@ from ztb_jax.population import with_hyper
 from ztb_jax.runs.loop import planned_bytes, repeated
 
 Backtest = Callable[[Any, MarketData], Trace]
-# Beyond this many a program on a CPU is no faster, and its state no longer fits the caches.
-MOST_AT_ONCE = 64
+# More side by side only push each other out of a CPU's caches; other devices want to be filled.
+MOST_AT_ONCE = {"cpu": 8}
+MOST_ELSEWHERE = 256
 
 
 class NoRoomError(ValueError):
@@ -107,8 +108,8 @@ def compile_trials(
     Args:
       learner: of `ztb_jax.build.make_learner`, behind gates or not.
       markets: D of equal shapes, leaves [D, ...].
-      trials: N, of which as many run at once as memory holds, `MOST_AT_ONCE` at the most; chunks are equally
-        large, and the last one is filled up with trials that were there before.
+      trials: N, of which as many run at once as memory holds, `most_at_once` of its device at the most;
+        chunks are equally large, and the last one is filled up with trials that were there before.
       num_windows: W.
       window_updates: updates between two validations.
       backtest: of `ztb_jax.evaluation.backtest.make_policy_backtest`; with `validation`.
@@ -126,7 +127,7 @@ def compile_trials(
             "at least 1"
         )
     parts = _Parts(learner, backtest, validation is not None, window_updates)
-    chunk = min(trials, members or MOST_AT_ONCE)
+    chunk = min(trials, members or most_at_once(markets))
     while True:
         chunk = evenly(trials, chunk)
         program, planned = _compiled(parts, markets, validation, chunk)
@@ -150,6 +151,12 @@ def compile_trials(
         return Trained(rows[:new], *jax.tree.map(lambda leaf: leaf[:new], brought))
 
     return Program(run, chunk, -(-trials // chunk), planned)
+
+
+def most_at_once(markets: MarketData) -> int:
+    """Trainings that are worth having side by side where `markets` lie."""
+    (platform,) = {device.platform for device in markets.features.devices()}
+    return MOST_AT_ONCE.get(platform, MOST_ELSEWHERE)
 
 
 class _Parts(NamedTuple):
@@ -209,14 +216,15 @@ def _compiled(parts: _Parts, markets, validation, chunk: int) -> tuple[_Programs
 def _run_chunk(programs: _Programs, trials: Trials, rows: np.ndarray, data, *, windows: int, asked) -> Any:
     hyper = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], trials.hyper)
     seed, market = jnp.asarray(trials.seed[rows], jnp.uint32), jnp.asarray(trials.market[rows], jnp.int32)
-    carry, train, validation = programs.begin(seed, market, hyper, data)
+    carry, train, validation = jax.block_until_ready(programs.begin(seed, market, hyper, data))
     told = []
     for number in range(windows):
         if asked():
             return None
         carry, metrics = programs.window(carry, jnp.int32(number), train, validation)
-        told.append(metrics)
-    best, chosen, told = jax.device_get((carry.best, carry.window, told))
+        # One at a time: windows that wait for each other on a CPU's few threads were seen to wait for ever.
+        told.append(jax.device_get(metrics))
+    best, chosen = jax.device_get((carry.best, carry.window))
     growth, reward, verdict = (np.stack(each, axis=1) for each in zip(*told, strict=True))
     return best, chosen, growth, reward, verdict[:, -1]
 

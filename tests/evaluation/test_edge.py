@@ -169,7 +169,8 @@ def test_near_nothing_the_bars_that_rule_it_out_are_fewer():
         (Evidence(bootstrap_low=0.0), "resampled history"),
         (Evidence(spa_p_value=0.06), "SPA p = 0.06"),
         (Evidence(doubled_costs=-0.1), "doubled costs it does not earn: -10.0%"),
-        (Evidence(latency=0.0), "one bar late"),
+        (Evidence(latency=0.05), "one bar late"),
+        (Evidence(latency=math.nan), "one bar late"),
         (Evidence(controls=("shuffled", "martingale")), "where there is none: shuffled, martingale"),
     ],
 )
@@ -188,10 +189,10 @@ def test_a_contradiction_caps(evidence, words):
 def test_evidence_that_agrees_or_was_not_measured_changes_nothing():
     edge = judged(earning(3.0))
     assert capped(edge, Evidence()) == edge
-    agreeing = Evidence(0.95, 1e-6, 0.05, 0.01, 0.01, ())
+    agreeing = Evidence(0.95, 1e-6, 0.05, 0.01, 0.06, ())
     assert capped(edge, agreeing) == edge
     assert capped(judged(earning(-1.0)), agreeing).label == "no edge"
-    every = Evidence(0.1, -1.0, 0.9, -1.0, -1.0, ("shuffled",))
+    every = Evidence(0.1, -1.0, 0.9, -1.0, 0.05, ("shuffled",))
     assert len(capped(edge, every).reasons) == 6 + len(edge.reasons)
 
 

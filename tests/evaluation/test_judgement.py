@@ -95,7 +95,7 @@ def test_the_spread_of_ratios_that_nobody_knows_is_not_guessed():
     ("further", "name"),
     [
         (Evidence(doubled_costs=-0.01), "doubled_costs"),
-        (Evidence(latency=0.0), "latency"),
+        (Evidence(latency=0.05), "latency"),
         (Evidence(controls=("shuffled",)), "controls"),
     ],
 )
@@ -216,8 +216,12 @@ def test_in_words():
     assert judgement.in_words(alone)[2:] == [
         "M = 1: nothing else was ever scored on these bars, says all.jsonl."
     ]
-    capped = judged(earning(4.0), further=Evidence(latency=-1.0)) | {"trials_at_first": 1, "ledger": None}
-    assert judgement.in_words(capped)[3].startswith("No number of further bars")
+    capped = judged(earning(4.0), further=Evidence(latency=0.01)) | {"trials_at_first": 1, "ledger": None}
+    assert len(judgement.in_words(capped)) == 3
+    beta = judged(0.5 * MARKET + 0.002, baselines={"buy_and_hold": MARKET + 0.004})
+    assert judgement.in_words(beta | {"trials_at_first": 1, "ledger": None})[3].startswith(
+        "No number of further"
+    )
     seen = judgement.no_judgement("the policy was trained on these bars", trials=2)
     assert judgement.in_words(seen | {"trials_at_first": 2, "ledger": None})[0] == (
         "There is no verdict on this slice: the policy was trained on these bars."

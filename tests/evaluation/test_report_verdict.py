@@ -49,10 +49,10 @@ def test_it_opens_with_one_word_and_the_deciding_sentence(sharpe, word, kind):
 
 
 def test_every_piece_is_marked():
-    seen = marks(page(judged(earning(4.0), further=Evidence(latency=-0.02, controls=()))))
+    seen = marks(page(judged(earning(4.0), further=Evidence(latency=0.02, controls=()))))
     assert seen["Mean net return above 0"] == ("good", "✓ passes")
     assert seen["Superior to every baseline (SPA)"][0] == "good"
-    assert seen["Total return with orders a bar late"] == ("bad", "✗ contradicts")
+    assert seen["Loss with orders a bar late"] == ("bad", "✗ contradicts")
     assert seen["Controls on which an edge was found"][0] == "good"
     assert seen["Total return with doubled costs"] == ("none", "not measured")
     poor = marks(page(judged(earning(-1.0), trials=2, ratios=(0.1, 0.2))))

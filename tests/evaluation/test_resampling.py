@@ -162,6 +162,17 @@ def test_stepping_down_finds_the_rest():
     assert all(type(row) is int for row in resampling.superior_candidates(rows, np.zeros(400), seed=0))
 
 
+def test_all_may_be_superior_in_two_steps():
+    """One by far and one by a little: after the second step there is nobody left to compare."""
+    found = 0
+    for seed in range(40):
+        rows = noise(seed, (2, 400))
+        rows -= rows.mean(axis=1, keepdims=True)
+        rows += np.array([[10.0], [1.8]]) * 0.01 / math.sqrt(400)
+        found += resampling.superior_candidates(rows, np.zeros(400), seed=0, draws=200) == [0, 1]
+    assert found > 20
+
+
 def test_superiority_among_noise_is_as_rare_as_said():
     found = sum(
         resampling.superior_ability(noise(seed, (5, 200)), np.zeros(200), seed=seed, draws=100).consistent

@@ -14,7 +14,7 @@ from ztb_jax.data import synthetic
 from ztb_jax.data.market import make_costs, make_market_data
 from ztb_jax.evaluation import controls, regimes, stress
 from ztb_jax.evaluation.backtest import make_path_backtest, make_policy_backtest
-from ztb_jax.evaluation.robustness import stress_report
+from ztb_jax.evaluation.robustness import evidence_of, stress_report, warnings_of
 
 FRAME = synthetic.ar1(0, 400)
 CLOSED = FRAME["close"].to_numpy()
@@ -85,3 +85,22 @@ def test_a_slice_that_nobody_can_judge_has_no_shuffles():
 def test_closes_of_another_slice_are_refused():
     with pytest.raises(ValueError, match="249 closes are fewer than the 250 bars"):
         stress_report(POLICY, LATE, WEIGHTS, slice_from(150), closed=CLOSED[-249:], **TOLD)
+
+
+def test_what_speaks_against_an_edge_is_taken_from_the_report():
+    told = report(150)
+    found = evidence_of(told)
+    assert found.doubled_costs == told["variants"]["costs_x2"]["total_return"]
+    assert found.latency == told["variants"]["latency_plus_1"]["p_loss"]
+    assert found.controls == ()
+    wild = told | {"shuffled": told["shuffled"] | {"contradicts": True}}
+    assert evidence_of(wild).controls == ("shuffled bars",)
+    assert evidence_of(told | {"shuffled": None}).controls is None
+
+
+def test_a_slice_that_could_show_no_edge_is_told():
+    told = report(150)
+    shown = told | {"leak": {"label": "edge", "reason": "It could."}}
+    hidden = told | {"leak": {"label": "inconclusive", "reason": "Too few bars."}}
+    assert warnings_of(shown) == []
+    assert warnings_of(hidden) == ["Too few bars."]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from statistics import NormalDist
 
 import jax
 import jax.numpy as jnp
@@ -306,7 +307,7 @@ def test_growth_beyond_any_number_is_none_and_ends_nothing():
     trace = jax.tree.map(lambda leaf: zeros.astype(leaf.dtype), trace)
     trace = trace._replace(gain=np.stack([zeros[0] + 2.0, zeros[1] + 0.01]))
     told = stress.summary(tested, trace, data, bars_per_year=252.0)
-    assert told["costs_x0"] == dict.fromkeys(stress.SUMMARY)
+    assert told["costs_x0"] == dict.fromkeys((*stress.SUMMARY, "p_loss"))
     np.testing.assert_allclose(told["costs_x1"]["total_return"], 1.01**699 - 1, rtol=1e-4)
     assert 699 * math.log(3.0) > compare.LARGEST_LOG_GROWTH
 
@@ -327,3 +328,16 @@ def test_the_multiple_of_costs_at_which_the_profit_is_gone():
     for wrong in ({0.0: 0.1}, {0.0: 0.1, 1.0: math.nan}, {-1.0: 0.1, 1.0: 0.0}, {0.0: 0.1, 1.0: -1.1}):
         with pytest.raises(ValueError, match="at least two multiples"):
             stress.breakeven_cost(wrong)
+
+
+def test_p_loss_is_the_test_of_the_mean_turned_round():
+    _, prepared, *_, tested, trace = tried("plain")
+    told = stress.summary(tested, trace, prepared.slices["validation"], bars_per_year=252.0)
+    for name, gain in zip(tested.names, np.asarray(trace.gain, np.float64), strict=True):
+        lag = int(4 * (gain.size / 100) ** (2 / 9))
+        moves = gain - gain.mean()
+        variance = moves @ moves / gain.size
+        for k in range(1, lag + 1):
+            variance += 2 * (1 - k / (lag + 1)) * (moves[k:] @ moves[:-k]) / gain.size
+        t = gain.mean() / math.sqrt(variance / gain.size)
+        np.testing.assert_allclose(told[name]["p_loss"], NormalDist().cdf(t), rtol=1e-6)

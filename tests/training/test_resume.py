@@ -44,6 +44,8 @@ def test_a_run_may_be_stopped_again_and_again(whole, tmp_path, monkeypatch):
             assert resume(found) == 130
     assert run(["train", "--resume", str(found.path)], prog="ztb") == 0
     assert outcome(found) == outcome(whole)
+    judged = {row["policy"] for row in directory.read_lines(tmp_path / "scored.jsonl")}
+    assert directory.read_json(found.evaluation)["edge"]["trials"] == len(judged) > 1
     assert [told["from_window"] for told in resumed(found)] == [1, 2, 4]
 
 

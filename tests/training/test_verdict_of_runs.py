@@ -275,3 +275,31 @@ def test_the_returns_that_are_judged_are_those_of_the_account(judged, monkeypatc
         assert metrics.sharpe(returns, found["bars_per_year"]) == pytest.approx(told_of["sharpe"])
     assert seen["trials"] == 2
     assert seen["trial_sharpes"] == pytest.approx([row["sharpe_per_bar"] for row in told(judged)[:2]])
+
+
+def test_the_best_run_before_plays_beside_a_new_one(tmp_path):
+    """By validation, at the new one's costs; one that cannot be played any more is passed over."""
+    # Bars that do not depend on the seed.
+    bars = (*SHORT, "--data.symbol", "SP500", "--data.timeframe", "1d")
+    assert train(tmp_path, "a", *bars) == 0
+    assert train(tmp_path, "b", *bars, "--seed", "4") == 0
+    assert "previous_best" not in result(tmp_path)["strategies"]
+    beside = result(tmp_path, "b")["strategies"]["previous_best"]
+    assert beside == result(tmp_path)["strategies"]["policy"]
+    assert train(tmp_path, "c", *bars, "--seed", "5", "--env.fee-rate", "0.01") == 0
+    scores = {
+        name: directory.read_windows(tmp_path / name / "metrics/windows.jsonl")[-1]["validation_log_growth"]
+        for name in "ab"
+    }
+    best = max(scores, key=lambda name: scores[name])
+    dearer, own = result(tmp_path, "c")["strategies"]["previous_best"], result(tmp_path, best)["strategies"]
+    # It sees what it has paid, so not every trade is the same.
+    assert (
+        dearer["fees_paid"] / dearer["num_trades"]
+        > 5 * own["policy"]["fees_paid"] / own["policy"]["num_trades"]
+    )
+    shutil.rmtree(tmp_path / best / "checkpoints")
+    assert judge_again(tmp_path, "c") == 0
+    kept = result(tmp_path, "c")["strategies"]["previous_best"]
+    assert kept != dearer
+    assert kept["num_trades"] > 0

@@ -138,7 +138,8 @@ def records_of(found):
         ("seal", found.seal),
     ):
         yield name, directory.read_json(path)
-    for name, path in (("window_row", found.windows), ("window_digests", found.digests)):
+    scored = found.path.parent / "scored.jsonl"
+    for name, path in (("window_row", found.windows), ("window_digests", found.digests), ("scored", scored)):
         yield from ((name, row) for row in directory.read_lines(path))
     yield from (("policy_checkpoint", policy_files.read(path)[0]) for path in policy_files.paths(found))
     for path in found.replays.iterdir():

@@ -52,7 +52,8 @@ class Evidence(NamedTuple):
       bootstrap_low: lower end of `resampling.bootstrap`'s interval of the mean return.
       spa_p_value: `resampling.superior_ability`'s consistent p-value against the baselines.
       doubled_costs: total return with every cost doubled.
-      latency: total return with every order a bar late.
+      latency: one-sided p-value that every order a bar late loses. What is earned in the next bar alone is
+        gone by then, and no wonder; but an edge that turns into a loss is in doubt.
       controls: names of the controls (shuffled or synthetic markets without anything to find) on which the
         same training and rule found an edge, too; empty where none did.
     """
@@ -188,12 +189,13 @@ def contradictions(evidence: Evidence, *, alpha: float = 0.05) -> dict[str, str]
             "A resampled history loses money too often: the interval of its mean return reaches {:.2g}."
         ),
         "doubled_costs": "With doubled costs it does not earn: {:+.1%}.",
-        "latency": "With orders one bar late it does not earn: {:+.1%}.",
     }
     for name, words in losing.items():
         number = getattr(evidence, name)
         if number is not None and not number > 0.0:
             found[name] = words.format(number)
+    if evidence.latency is not None and not evidence.latency > alpha:
+        found["latency"] = f"With orders one bar late it loses (p = {evidence.latency:.2g})."
     if evidence.controls:
         named = ", ".join(evidence.controls)
         found["controls"] = f"The same procedure finds an edge where there is none: {named}."

@@ -21,7 +21,8 @@ WORK = 25_000_000
 # arch's variance takes time with the square of the bars: longer slices are compared by sums of several bars.
 COMPARED_BARS = 5_000
 SEED = 0
-UNATTAINABLE = ("hindsight",)  # a baseline that knows tomorrow's prices is nothing to be better than
+# To know tomorrow's prices is beyond anyone, and an edge need not beat another policy's edge.
+UNCOMPARED = ("hindsight", "previous_best")
 UNMEASURED = Evidence()
 STRESS = {
     "doubled_costs": "the policy was not played with doubled costs",
@@ -56,7 +57,7 @@ def judge(
 
     Args:
       returns: [T] of the policy.
-      baselines: [T] of each by name; "buy_and_hold" is needed, and those of `UNATTAINABLE` are left out.
+      baselines: [T] of each by name; "buy_and_hold" is needed, and those of `UNCOMPARED` are left out.
       trials: M, policies that were ever scored on these bars.
       trial_sharpes: per bar, of those of them whose ratio is known, this one among them.
       bars_per_year: of the instrument's own calendar.
@@ -69,7 +70,7 @@ def judge(
     if "buy_and_hold" not in baselines:
         raise ValueError(f"baselines are {sorted(baselines)}: a verdict needs buy_and_hold.")
     returns = checked(returns, "returns", at_least=1)
-    attainable = {name: paired(returns, b)[1] for name, b in baselines.items() if name not in UNATTAINABLE}
+    attainable = {name: paired(returns, b)[1] for name, b in baselines.items() if name not in UNCOMPARED}
     verdict = judge_edge(
         returns, attainable["buy_and_hold"], trials=trials, bars_per_year=bars_per_year, alpha=alpha
     )
@@ -138,6 +139,8 @@ def further_bars(edge: Mapping[str, Any]) -> list[str]:
     """A sentence on the bars that are still needed; none where nothing is open."""
     if edge["label"] != "inconclusive":
         return []
+    if edge["reasons"][0] in edge["contradictions"].values():
+        return []  # it earns enough, and what speaks against it is no matter of time
     if edge["bars_needed"] is None:
         return ["No number of further bars would decide, should the returns go on as they did."]
     return [f"About {edge['bars_needed']:,} more bars would decide, should the returns go on as they did."]

@@ -95,4 +95,6 @@ def _total(told: Mapping[str, Any]) -> float:
 
 
 def _text(number: float | None, form: str) -> str:
-    return UNDEFINED if number is None else format(number, form).replace("-", "\N{MINUS SIGN}")
+    if number is None:
+        return UNDEFINED
+    return format(number, form).replace("-", "\N{MINUS SIGN}").replace("%", "\N{NBSP}%")

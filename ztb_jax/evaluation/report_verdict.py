@@ -92,8 +92,8 @@ def _rows(edge: Mapping[str, Any]) -> Iterator[Row]:
          None if worst is None else f"p = {spa[worst]:.2g}, {_plain(worst)}"),
         ("doubled_costs", "doubled_costs", "Total return with doubled costs", "> 0",
          _number(evidence["doubled_costs"], "+.1%")),
-        ("latency", "latency", "Total return with orders a bar late", "> 0",
-         _number(evidence["latency"], "+.1%")),
+        ("latency", "latency", "Loss with orders a bar late", f"p > {alpha:.2g}",
+         _number(evidence["latency"], ".2g")),
         ("controls", "controls", "Controls on which an edge was found", "none",
          None if controls is None else ", ".join(controls) or "none"),
     ):  # fmt: skip

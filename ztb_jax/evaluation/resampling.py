@@ -157,6 +157,8 @@ def superior_candidates(
 
     level = checked_share(level, "level")
     losses, block = _studentised(candidates, baseline, draws)
+    # The baseline itself, which never wins: arch steps down to those that are left, and fails where none is.
+    losses = np.column_stack([losses, np.zeros(len(losses))])
     test = StepM(np.zeros(len(losses)), losses, size=level, block_size=block, reps=draws, seed=seed)
     test.compute()
     return np.asarray(test.superior_models, np.int64).tolist()

@@ -80,7 +80,7 @@ def evidence_of(report: Mapping[str, Any]) -> Evidence:
         controls_passed = ("shuffled bars",) if shuffled["contradicts"] else ()
     return Evidence(
         doubled_costs=variants["costs_x2"]["total_return"],
-        latency=variants["latency_plus_1"]["total_return"],
+        latency=variants["latency_plus_1"]["p_loss"],
         controls=controls_passed,
     )
 

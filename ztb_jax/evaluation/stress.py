@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 
 from envs.types import Costs, Env, EnvParams, Market
 from ztb_jax.data.market import MarketData
-from ztb_jax.evaluation import compare
+from ztb_jax.evaluation import compare, significance
 from ztb_jax.evaluation.backtest import Trace, axes_of, contexts_of, play_policy
 from ztb_jax.policies.moments import Moments
 from ztb_jax.policies.policy import Policy, check_actions
@@ -143,9 +143,10 @@ def make_stress(
 
 
 def summary(stress: Stress, trace: Trace, data: MarketData, *, bars_per_year: float) -> dict[str, Any]:
-    """`SUMMARY` of every variant by name, as `metrics.summarise` has them.
+    """`SUMMARY` of every variant by name, as `metrics.summarise` has them, and `p_loss`.
 
-    All of a variant are None where its equity would be beyond any number, as it may be without costs.
+    That is the one-sided p-value of a mean return below zero; small ones say that the variant loses. All of a
+    variant are None where its equity would be beyond any number, as it may be without costs.
 
     Args:
       stress: whose variants.
@@ -158,11 +159,12 @@ def summary(stress: Stress, trace: Trace, data: MarketData, *, bars_per_year: fl
     told = {}
     for place, name in enumerate(stress.names):
         if growth[place] > compare.LARGEST_LOG_GROWTH:
-            told[name] = dict.fromkeys(SUMMARY)
+            told[name] = dict.fromkeys((*SUMMARY, "p_loss"))
             continue
         account = compare.account_of(variant_of(trace, place), gap)
         numbers = compare.summarise(account, bars_per_year)
-        told[name] = {metric: numbers[metric] for metric in SUMMARY}
+        lost = significance.mean_test(-np.asarray(trace.gain[place], np.float64)).p_value
+        told[name] = {metric: numbers[metric] for metric in SUMMARY} | {"p_loss": lost}
     return told
 
 

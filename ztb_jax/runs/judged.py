@@ -79,7 +79,8 @@ class FurtherEvidence(TypedDict):
       bootstrap: intervals of the mean return per bar, a year's Sharpe ratio and the total return.
       spa: p-value against each baseline, held in the share of it that the policy's returns contain.
       superior: which of policy and baselines earn more than nothing, all counted at once.
-      doubled_costs, latency: total return so.
+      doubled_costs: total return so.
+      latency: p-value that orders a bar late lose.
       controls: on which an edge was found, too.
       missing: name to the reason.
     """
@@ -91,7 +92,7 @@ class FurtherEvidence(TypedDict):
     spa: dict[str, Share] | None
     superior: list[str] | None
     doubled_costs: float | None
-    latency: float | None
+    latency: Share | None
     controls: list[str] | None
     missing: dict[str, str]
 

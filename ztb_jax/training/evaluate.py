@@ -17,13 +17,13 @@ from ztb_jax.config import Config, as_dict, layered
 from ztb_jax.data.cache import default_cache_dir
 from ztb_jax.data.frame import content_hash
 from ztb_jax.data.load import SYNTHETIC, load_bars
-from ztb_jax.errors import RunError
+from ztb_jax.errors import RunError, UserError
 from ztb_jax.evaluation import compare, judgement, report, report_stress, targets
-from ztb_jax.evaluation.backtest import make_policy_backtest
+from ztb_jax.evaluation.backtest import Trace, make_policy_backtest
 from ztb_jax.evaluation.verdict import SEEN, verdict_sentence
 from ztb_jax.features import own, recipe
-from ztb_jax.runs import checkpoint, directory
-from ztb_jax.training import provenance, run_seal, scoring
+from ztb_jax.runs import checkpoint, directory, ledger
+from ztb_jax.training import previous, provenance, run_seal, scoring
 from ztb_jax.training.progress import Reporter
 
 BEST = "best"  # the tree of a checkpoint that holds the weights to judge
@@ -155,11 +155,17 @@ def judge_prepared(
     close = prepared.frame["close"].to_numpy(np.float64)[:stop]
     beside = compare.play_baselines(data, env, seed=config.seed, close=close, policy=traces["policy"])
     traces |= beside.traces
+    row = scoring.row_of(
+        run, config, prepared, slice_name=slice_name, params=params, returns=traces["policy"].gain
+    )
+    before = _previous_best(run, reporter, config, prepared, row)
+    if before is not None:
+        traces["previous_best"] = before
     gap, _ = compare.bars_of(data)
     accounts = {name: compare.account_of(trace, gap) for name, trace in traces.items()}
     metrics = {name: compare.summarise(account, prepared.bars_per_year) for name, account in accounts.items()}
     verdict = scoring.judge(
-        run, reporter, config, prepared, slice_name=slice_name, params=params, accounts=accounts
+        run, reporter, config, prepared, slice_name=slice_name, params=params, accounts=accounts, row=row
     )
     stamps = pd.DatetimeIndex(prepared.frame.index)
     result = {
@@ -201,6 +207,32 @@ def judge_prepared(
     directory.write_json(result_file, result)
     directory.write_text(page_file, report.render(page))
     return result
+
+
+def _previous_best(run, reporter, config, prepared, row) -> Trace | None:
+    """What the best run before this one does on the same bars, at this one's costs; None without one."""
+    rows = ledger.read(ledger.place(run.path.resolve().parent, config.run.ledger)).rows
+    for name in previous.best_first(run, rows, row):
+        other = directory.RunDirectory(run.path.resolve().parent / name)
+        try:
+            return _played_beside(other, config, prepared, row["slice"])
+        except (UserError, ValueError) as error:
+            reporter.say(f"{'evaluate':<11}{name}, the best run before, cannot be played any more: {error}")
+    return None
+
+
+def _played_beside(other: directory.RunDirectory, config, prepared, slice_name: str) -> Trace:
+    theirs = saved_config(other)
+    market = build.prepare(theirs, prepared.frame, recipe.compute(theirs.features.recipe, prepared.frame))
+    if getattr(market.split, slice_name) != getattr(prepared.split, slice_name):
+        raise ValueError("its slices are others")
+    network = build.make_network(theirs, num_features=market.num_features)
+    like = jax.eval_shape(network.init, jax.random.key(0))
+    restored, _ = checkpoint.restore(other.checkpoints, {BEST: like})
+    data = market.slices[slice_name]
+    costs = prepared.slices[slice_name].env_params.costs
+    market.slices[slice_name] = data.replace(env_params=data.env_params.replace(costs=costs))
+    return backtest_of(theirs, market, slice_name)(restored.trees[BEST])
 
 
 def print_result(result: dict[str, Any]) -> None:

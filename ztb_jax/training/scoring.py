@@ -38,6 +38,7 @@ def judge(
     slice_name: str,
     params: Any,
     accounts: Mapping[str, compare.Account],
+    row: Scored,
 ) -> Verdict:
     """The verdict on `params`, once the record of scorings holds them.
 
@@ -49,23 +50,13 @@ def judge(
       slice_name: what they were scored on.
       params: weights of the policy.
       accounts: of "policy" and its baselines on that slice.
+      row: of `row_of`, to be recorded.
 
     Raises:
       RunError: the record cannot be written, or is damaged.
     """
     returns = {name: metrics.net_returns(account.equity) for name, account in accounts.items()}
     policy, year = returns.pop("policy"), prepared.bars_per_year
-    row = scored(
-        config,
-        prepared.frame,
-        getattr(prepared.split, slice_name),
-        kind=directory.read_object(run.metadata).get("kind", "run"),
-        run_id=run.id,
-        slice_name=slice_name,
-        policy=policy_digest(params),
-        sharpe=metrics.sharpe(policy, year),
-        year=year,
-    )
     counted = record(run.path.resolve().parent, config, [row], reporter)
     before = _counted_before(run, slice_name)
     many = max(counted.policies, before)
@@ -93,6 +84,29 @@ def judge(
             f"before: M stays {before:,}."
         )
     return Verdict(edge, stressed, notes)
+
+
+def row_of(
+    run: directory.RunDirectory,
+    config: Config,
+    prepared: build.Prepared,
+    *,
+    slice_name: str,
+    params: Any,
+    returns: np.ndarray,
+) -> Scored:
+    """The line of the record for weights of `run` that earned `returns` [T] on a slice."""
+    return scored(
+        config,
+        prepared.frame,
+        getattr(prepared.split, slice_name),
+        kind=directory.read_object(run.metadata).get("kind", "run"),
+        run_id=run.id,
+        slice_name=slice_name,
+        policy=policy_digest(params),
+        sharpe=metrics.sharpe(returns, prepared.bars_per_year),
+        year=prepared.bars_per_year,
+    )
 
 
 def _stressed(
