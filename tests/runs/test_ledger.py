@@ -63,6 +63,12 @@ def test_the_same_weights_count_once(path):
     assert ledger.trials(found, scored(1)) == (2, 2, (0.5, 0.07))
 
 
+def test_the_same_weights_with_other_settings_or_another_end_are_another_look():
+    rows = [scored(0), scored(0, config=digest(8)), scored(0, last=90), scored(0, first=3), scored(0)]
+    assert ledger.trials(rows, rows[0]).policies == 4
+    assert len(ledger.trials(rows, rows[0]).sharpes) == 4
+
+
 def test_what_m_was_when_a_policy_was_first_scored():
     rows = [scored(0), scored(1), scored(0), scored(2), scored(1)]
     assert [ledger.trials(rows, scored(policy)).at_first for policy in range(3)] == [1, 2, 3]
@@ -105,7 +111,7 @@ def test_m_is_that_of_a_count_of_days():
         days = [range(_day(row["first"]), _day(row["last"]) + 1) for row in rows]
         for at, row in enumerate(rows):
             policies = {
-                other["policy"]
+                tuple(other[key] for key in ("policy", "config", "first", "last"))
                 for other, span in zip(rows, days, strict=True)
                 if set(span) & set(days[at])
                 and (other["symbol"] == row["symbol"] or other["data"] == row["data"])

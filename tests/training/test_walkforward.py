@@ -11,6 +11,7 @@ from tests.training import studying
 from tests.training.studying import VARY, chunks_of, command, result_of, study_in
 from ztb_jax import trials
 from ztb_jax.config import flattened, resolve
+from ztb_jax.evaluation import significance
 from ztb_jax.runs import artifacts, directory, ledger
 from ztb_jax.training import chunks, evaluate, study, walkforward
 from ztb_jax.training.progress import Reporter
@@ -23,7 +24,7 @@ BARS = 1200
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("walked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trials, "MOST_AT_ONCE", 5)  # so that twelve trainings are three chunks of four
+        patch.setattr(trials, "MOST_AT_ONCE", {"cpu": 5})  # so that twelve trainings are three chunks of four
         assert command(root, "walkforward", "--folds", "3", "--seeds", "2", "--id", "wf", *VARY) == 0
     return root
 
@@ -83,6 +84,28 @@ def test_every_training_is_told_once(store):
         assert not mine["returns_0"][test["bars"] :].any()
         assert test["total_return"] == pytest.approx(total(returns))
     assert len({row["policy"] for row in rows}) == 12
+
+
+def test_what_speaks_against_an_edge_was_played_too(store, result):
+    """The strategy at doubled costs and with orders a bar late, strung together as it is itself."""
+    rows, arrays = chunks_of(store)
+    chosen = [fold["configuration"] for fold in result["folds"]]
+
+    def history(kind):
+        parts = []
+        for fold, config in enumerate(chosen):
+            bars = rows[number(config, fold, 0)]["tests"][0]["bars"]
+            mine = [arrays[number(config, fold, seed)][f"{kind}_0"][:bars] for seed in range(SEEDS)]
+            parts += equal_capital(mine)
+        return parts
+
+    evidence = result["edge"]["evidence"]
+    assert evidence["doubled_costs"] == pytest.approx(total(history("doubled_costs")))
+    assert evidence["doubled_costs"] < total(history("returns"))
+    late = np.array(history("late"))
+    assert not np.allclose(late, history("returns"))
+    assert evidence["latency"] == pytest.approx(significance.mean_test(-late).p_value)
+    assert set(result["edge"]["evidence"]["missing"]) >= {"controls"}
 
 
 def test_the_files_are_what_their_schemas_say(store, result):
@@ -175,7 +198,7 @@ def test_everything_that_was_looked_at_is_counted(root, store, result):
 
 def test_the_same_weights_are_one_policy_whatever_was_trained_beside_them():
     """Digests do not depend on the numbers of trials."""
-    from ztb_jax.training.out_of_sample import Histories
+    from ztb_jax.training.histories import Histories
 
     class Lone:
         def __init__(self, configs):

@@ -30,8 +30,8 @@ USAGE = """usage: {prog} COMMAND [OPTION ...]
   devices            what a run can be trained on; --json for programs
 
 `{prog} COMMAND --help` shows a command's options. The exit status is 0 for success, 1 for a failed run, 2 for
-a mistake and 130 for a stop; with --require-edge, which train, windowed, resume and evaluate have, it is 3
-unless the verdict is an edge.
+a mistake and 130 for a stop; with --require-edge, which train, windowed, walkforward, resume and evaluate
+have, it is 3 unless the verdict is an edge.
 """
 
 

@@ -60,7 +60,9 @@ def main(arguments: list[str]) -> int:
     sys.stdout.write(f"{outcome.store.path}\n")
     if outcome.result is None:
         return NOT_DONE
-    return NO_POLICY if outcome.result["without_policy"] == outcome.result["trainings"] else 0
+    if outcome.result["without_policy"] == outcome.result["trainings"]:
+        return NO_POLICY
+    return train.told_edge(outcome.result["edge"], "ztb walkforward") if known.require_edge else 0
 
 
 def _scheme(known: argparse.Namespace) -> dict[str, Any]:
@@ -91,8 +93,10 @@ def refuse_settings(
     allowed: Collection[str] = (),
 ) -> None:
     """End with status 2 where something besides `--resume`, `--allow-drift` and `allowed` was given."""
-    spare = {"resume", "allow_drift", *allowed}
-    given = [name for name, value in vars(known).items() if name not in spare and value not in (None, [])]
+    spare = {"resume", "allow_drift", "require_edge", *allowed}
+    given = [
+        name for name, value in vars(known).items() if name not in spare and value not in (None, [], False)
+    ]
     if given or rest:
         told = " ".join(filter(None, [flags(given), *rest]))
         parser.error(f"--resume takes no settings, what is resumed has its own: leave out {told}")
@@ -125,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--id", help="name of the study's directory; by default the time")
     add("--resume", metavar="STUDY", help="go on with a study that was stopped")
+    add("--require-edge", action="store_true", help="exit with status 3 unless the verdict is an edge")
     add("--allow-drift", action="store_true", help="resume though code, packages, machine or data changed")
     return parser
 

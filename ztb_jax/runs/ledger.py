@@ -29,7 +29,7 @@ class Trials(NamedTuple):
     """What was scored on the bars of one scoring, that one among it.
 
     Attributes:
-      policies: M, distinct policies.
+      policies: M, distinct policies with their settings and stretches.
       at_first: M when this policy was first scored on any of these bars.
       sharpes: Sharpe ratio per bar of each of them whose ratio is known, as it was last scored.
     """
@@ -117,25 +117,30 @@ def append(path: Path, row: Scored) -> Ledger:
 
 
 def trials(rows: Sequence[Scored], scored: Scored) -> Trials:
-    """M of one of `rows`: distinct policies that were scored on any of its bars.
+    """M of one of `rows`: distinct trials that were scored on any of its bars.
 
     Bars are the same where the instrument is, by symbol and timeframe or by the content hash of its bars, and
-    the stretches overlap in time, whatever slices they were called. A policy is its weights: what was scored
-    twice counts once, and what was trained again on other dates is another.
+    the stretches overlap in time, whatever slices they were called. A trial is weights, the settings that
+    they play by and the stretch: what was scored twice counts once, and one policy with other costs, levels
+    or an earlier end is another look.
 
     Args:
       rows: oldest first.
       scored: among them.
     """
     alike = [row for row in rows if _overlap(row, scored)]
-    last = {row["policy"]: row["sharpe_per_bar"] for row in alike}
-    policies = [row["policy"] for row in alike]
-    until_first = policies[: policies.index(scored["policy"]) + 1]
+    last = {_trial(row): row["sharpe_per_bar"] for row in alike}
+    looks = [_trial(row) for row in alike]
+    until_first = looks[: looks.index(_trial(scored)) + 1]
     return Trials(
         policies=len(last),
         at_first=len(set(until_first)),
         sharpes=tuple(ratio for ratio in last.values() if ratio is not None),
     )
+
+
+def _trial(row: Scored) -> tuple[str, ...]:
+    return row["policy"], row["config"], row["first"], row["last"]
 
 
 def _overlap(one: Scored, other: Scored) -> bool:

@@ -14,6 +14,7 @@ from ztb_jax.data.stretches import stack_folds
 from ztb_jax.errors import JobError
 from ztb_jax.evaluation import compare, metrics, pooling
 from ztb_jax.evaluation.backtest import Trace, make_policy_backtest
+from ztb_jax.evaluation.stress import make_stress
 from ztb_jax.gating import MAX_EDGE
 from ztb_jax.runs import studies
 from ztb_jax.runs.studies import Arrays, Rows
@@ -27,12 +28,17 @@ TOLD = ("turnover", "num_trades", "fees_paid", "exposure")
 """Metrics of each trial on each test range, beside those of the returns that end sold."""
 
 
+KINDS = {"returns": 1.0, "doubled_costs": 2.0, "late": 1.0}
+"""How trials play their tests, with the multiple of costs: as it is, dearer, with orders a bar late."""
+
+
 class Finished(NamedTuple):
     """What came of all trials. Axes: N trials, in order of their numbers.
 
     Attributes:
       rows: [N] `ztb_jax.runs.studied.TrialRow`.
-      arrays: [N] `returns_<r>` [T] of each test range r, sold at its end and 0 beyond it, and the weights.
+      arrays: [N] `<kind>_<r>` [T] for each of `KINDS` and each test range r, sold at its end and 0 beyond
+        it; and the weights.
     """
 
     rows: Rows
@@ -144,12 +150,14 @@ class _Data(NamedTuple):
       folds: [D] each prepared.
       tests: one for each test range, of all folds; none where they are not played.
       play: (weights [C, ...], data [C, ...]) -> Trace [C, N].
+      harder: likewise Trace [C, 2, N], with the other two of `KINDS`.
       program: that trains.
     """
 
     folds: list[build.FoldData]
     tests: list[MarketData]
     play: Any
+    harder: Any
     program: Program
 
 
@@ -189,7 +197,10 @@ class Trainer:
         ]
         num_features, measured = study.features.values.shape[1], folds[0].measured
         env = build.make_environment(config, measured=measured)
-        backtest = make_policy_backtest(build.make_network(config, num_features=num_features), env)
+        network = build.make_network(config, num_features=num_features)
+        backtest = make_policy_backtest(network, env)
+        roomy = build.make_environment(config, measured=measured, extra_latency=1)
+        tested = make_stress(network, roomy, costs=(2.0,), latency=(1,), slippage=(), draws=0)
         stacked = partial(stack_folds, episode_bars=config.env.episode_bars)
         chooses = [fold.validation for fold in folds if fold.validation is not None]
         try:
@@ -209,7 +220,9 @@ class Trainer:
         places = range(len(folds[0].tests)) if study.plays_tests else ()
         tests = [stacked([fold.tests[place] for fold in folds]) for place in places]
         self.seconds["compile"] = time.perf_counter() - started
-        return _Data(folds, tests, jax.jit(jax.vmap(backtest)), program)
+        nothing = jax.random.key(0)  # is drawn
+        harder = jax.jit(jax.vmap(lambda params, data: tested.run(params, data, nothing)))
+        return _Data(folds, tests, jax.jit(jax.vmap(backtest)), harder, program)
 
     def run(self, chunk: int, stop: StopRequest) -> tuple[Rows, Arrays] | None:
         """The rows and arrays of a chunk; None where `stop` was asked for.
@@ -271,17 +284,21 @@ class Trainer:
         arrays = {}
         for place, data in enumerate(self._data.tests):
             mine = jax.tree.map(lambda leaf: leaf[np.array(own)[filled]], data)
-            traces = jax.device_get(self._data.play(params, mine))
-            returns = np.zeros((len(rows), traces.gain.shape[1]))
-            for at, row in enumerate(rows):
-                fold = self._data.folds[own[at]]
-                bars = fold.tests[place].num_steps
-                trace = jax.tree.map(lambda leaf, at=at, bars=bars: leaf[at, :bars], traces)
-                if row["chosen_window"] is None:  # it brought no policy, so nobody would have traded
-                    trace = jax.tree.map(np.zeros_like, trace)
-                returns[at, :bars] = _sold(trace, fold.tests[place])
-                row["tests"].append(self._tested(trace, returns[at, :bars], fold, place))
-            arrays[f"returns_{place}"] = returns
+            plain = jax.device_get(self._data.play(params, mine))
+            harder = jax.device_get(self._data.harder(params, mine))
+            played = (plain, *(jax.tree.map(lambda leaf, n=n: leaf[:, n], harder) for n in range(2)))
+            for (kind, times), traces in zip(KINDS.items(), played, strict=True):
+                returns = np.zeros((len(rows), traces.gain.shape[1]))
+                for at, row in enumerate(rows):
+                    fold = self._data.folds[own[at]]
+                    bars = fold.tests[place].num_steps
+                    trace = jax.tree.map(lambda leaf, at=at, bars=bars: leaf[at, :bars], traces)
+                    if row["chosen_window"] is None:  # it brought no policy, so nobody would have traded
+                        trace = jax.tree.map(np.zeros_like, trace)
+                    returns[at, :bars] = _sold(trace, fold.tests[place], times)
+                    if kind == "returns":
+                        row["tests"].append(self._tested(trace, returns[at, :bars], fold, place))
+                arrays[f"{kind}_{place}"] = returns
         return arrays
 
     def _tested(self, trace: Trace, returns: np.ndarray, fold: build.FoldData, place: int) -> dict[str, Any]:
@@ -300,8 +317,8 @@ class Trainer:
         }
 
 
-def _sold(trace: Trace, data: MarketData) -> np.ndarray:
-    """[N] net returns of a trace whose last holding is sold at the last close, at that bar's costs."""
+def _sold(trace: Trace, data: MarketData, times: float) -> np.ndarray:
+    """[N] net returns of a trace whose last holding is sold at the last close, at `times` its costs."""
     costs, market, last = data.env_params.costs, data.env_params.market, int(data.env_params.stop) - 1
     edge = float(costs.half_spread) + float(costs.slippage)
     if costs.volatility_slippage is not None and market.volatility is not None:
@@ -309,8 +326,8 @@ def _sold(trace: Trace, data: MarketData) -> np.ndarray:
     return pooling.closed(
         np.asarray(trace.gain),
         float(trace.exposure[-1]),
-        edge=min(edge, MAX_EDGE),
-        fee_rate=float(costs.fee_rate),
+        edge=min(times * edge, MAX_EDGE),
+        fee_rate=min(times * float(costs.fee_rate), 1.0),
     )
 
 

@@ -10,99 +10,31 @@ import numpy as np
 from ztb_jax import build, space
 from ztb_jax.config import Config, flat
 from ztb_jax.data.folds import Fold, Range
-from ztb_jax.evaluation import compare, judgement, metrics, overfitting, pooling, ratios, resampling
-from ztb_jax.runs import packing, studies
+from ztb_jax.evaluation import (
+    compare,
+    judgement,
+    metrics,
+    overfitting,
+    pooling,
+    ratios,
+    resampling,
+    significance,
+)
+from ztb_jax.evaluation.edge import Evidence
+from ztb_jax.runs import directory, studies
 from ztb_jax.runs.studied import Scheme
 from ztb_jax.training import scoring
 from ztb_jax.training.chunks import Finished
+from ztb_jax.training.histories import Histories, Stretches, stretches_of
 from ztb_jax.training.progress import Reporter
 from ztb_jax.training.study import Study
 from ztb_jax.verdicts import VERDICTS
 
 FEWEST_SEEDS = 3  # whose middle half can be told
 PBO_BLOCKS = (16, 8, 4)
-
-
-class Stretches(NamedTuple):
-    """Where the tests of folds lie. Axes: G stretches that follow one another, P paths through them.
-
-    Attributes:
-      ranges: [G] in bars; each but the last ends with the first bar of the next, where its last decision is
-        filled.
-      paths: [P, G] the fold that tests each stretch in each path.
-      place: [P, G] the position of that stretch among the fold's tests.
-    """
-
-    ranges: tuple[Range, ...]
-    paths: np.ndarray
-    place: np.ndarray
-
-
-def stretches_of(folds: Sequence[Fold], paths: np.ndarray | None) -> Stretches:
-    """The stretches that `folds` are tested on; `paths` of combinatorial ones, None where each tests one."""
-    ranges = tuple(sorted({test for fold in folds for test in fold.test}))
-    paths = np.arange(len(folds))[None] if paths is None else paths
-    place = [[folds[fold].test.index(ranges[group]) for group, fold in enumerate(path)] for path in paths]
-    return Stretches(ranges, paths, np.array(place))
-
-
-class Histories(NamedTuple):
-    """Returns of all trials.
-
-    Attributes:
-      study: what was trained.
-      stretches: where it was tested.
-      finished: what came of it.
-    """
-
-    study: Study
-    stretches: Stretches
-    finished: Finished
-
-    def account(self, config: int, path: int, group: int, seed: int) -> np.ndarray:
-        """[T of the stretch] returns of one trial."""
-        trial = self.study.trial(config, int(self.stretches.paths[path, group]), seed)
-        start, stop = self.stretches.ranges[group]
-        returns = self.finished.arrays[trial][f"returns_{self.stretches.place[path, group]}"]
-        return returns[: stop - start - 1]
-
-    def along(self, config_of: np.ndarray, *, paths: Sequence[int], seeds: Sequence[int]) -> np.ndarray:
-        """[T] returns of equal capital, anew in every stretch, on each of these paths and seeds.
-
-        Args:
-          config_of: [F] the configuration that each fold is played with.
-          paths: numbers of them.
-          seeds: positions of them.
-        """
-        parts = [
-            [
-                self.account(int(config_of[self.stretches.paths[path, group]]), path, group, seed)
-                for path in paths
-                for seed in seeds
-            ]
-            for group in range(len(self.stretches.ranges))
-        ]
-        return np.concatenate([pooling.pooled(np.stack(accounts)) for accounts in parts])
-
-    def tested(self, config: int, fold: int, seeds: Sequence[int]) -> list[np.ndarray]:
-        """[T] returns of equal capital in these trials, for each test range of a fold."""
-        found = []
-        for place, (start, stop) in enumerate(self.study.folds[fold].test):
-            accounts = [
-                self.finished.arrays[self.study.trial(config, fold, seed)][f"returns_{place}"]
-                for seed in seeds
-            ]
-            found.append(pooling.pooled(np.stack(accounts)[:, : stop - start - 1]))
-        return found
-
-    def policy(self, config_of: np.ndarray, seeds: Sequence[int]) -> str:
-        """Digest of all weights that play in a history, whatever else was trained beside them."""
-        weights = {
-            f"{fold:06d}/{place:06d}": self.finished.rows[self.study.trial(int(config), fold, seed)]["policy"]
-            for fold, config in enumerate(config_of)
-            for place, seed in enumerate(seeds)
-        }
-        return packing.chained("", weights)
+HINDSIGHT = (
+    "Its policies were trained on bars after their tests, too: what nobody could have traded is no edge."
+)
 
 
 class Judged(NamedTuple):
@@ -228,7 +160,7 @@ def _verdict(
 
     def row(returns: np.ndarray, of: Config, config_of: np.ndarray, seeds: Sequence[int]) -> Any:
         return scoring.scored(
-            of,
+            dataclasses.replace(of, seed=study.seeds[seeds[0]]),
             study.frame,
             bars,
             kind="walkforward",
@@ -248,11 +180,34 @@ def _verdict(
     edge = judgement.judge(
         played.strategy,
         beside,
-        trials=counted.policies,
+        trials=max(counted.policies, _counted_before(store)),
         trial_sharpes=counted.sharpes,
         bars_per_year=study.bars_per_year,
+        further=_harder(histories, played.chosen),
     )
+    edge["evidence"]["missing"]["controls"] = (
+        "many accounts have no one path of orders to shuffle the bars of"
+    )
+    if len(played.paths) > 1 and edge["label"] == "edge":
+        edge |= {"label": "inconclusive", "bars_needed": None, "reasons": [HINDSIGHT, *edge["reasons"]]}
     return edge | {"trials_at_first": counted.at_first, "ledger": config.run.ledger}
+
+
+def _harder(histories: Histories, chosen: np.ndarray) -> Evidence:
+    """What becomes of the strategy at doubled costs, and with orders a bar late."""
+    every = {"paths": range(len(histories.stretches.paths)), "seeds": range(len(histories.study.seeds))}
+    dear, late = (histories.along(chosen, **every, kind=kind) for kind in ("doubled_costs", "late"))
+    return Evidence(
+        doubled_costs=float(np.prod(1.0 + dear) - 1.0), latency=significance.mean_test(-late).p_value
+    )
+
+
+def _counted_before(store: studies.StudyDirectory) -> int:
+    """M as the study told it before: a record that was lost since makes it no smaller."""
+    if not store.result.is_file():
+        return 0
+    trials = (directory.read_object(store.result).get("edge") or {}).get("trials")
+    return trials if isinstance(trials, int) else 0
 
 
 def _stopped(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
