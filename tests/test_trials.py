@@ -19,7 +19,7 @@ from ztb_jax.learner import Learner
 from ztb_jax.population import with_hyper
 from ztb_jax.runs import loop
 from ztb_jax.training import evaluate
-from ztb_jax.trials import NoRoomError, Trials, compile_trials, evenly
+from ztb_jax.trials import MOST_AT_ONCE, NoRoomError, Trials, compile_trials, evenly
 
 SETTINGS = {
     "data.symbol": "synthetic/ar1", "data.synthetic_bars": 700, "data.timeframe": "1h",
@@ -255,8 +255,10 @@ def test_chunks_of_any_size_agree(case, members):
         np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-5)
 
 
-def test_chunks_are_as_large_as_memory_allows_and_what_cannot_fit_is_refused(case):
+def test_chunks_are_as_large_as_device_and_memory_allow_and_what_cannot_fit_is_refused(case, monkeypatch):
     large = walker(100_000)
+    assert walked(case, WALKS)[1].members == evenly(len(WALKS), MOST_AT_ONCE["cpu"]) == 6
+    monkeypatch.setitem(MOST_AT_ONCE, "cpu", 99)
     _, program = walked(case, WALKS, large)
     assert program.members == len(WALKS)
     for share in (0.9, 0.3):

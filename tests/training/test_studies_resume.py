@@ -22,7 +22,7 @@ DYING = """
 import importlib, os, signal, sys
 module, name, count, at_once, *arguments = sys.argv[1:]
 import ztb_jax.trials
-ztb_jax.trials.MOST_AT_ONCE = {"cpu": int(at_once)}
+ztb_jax.trials.MOST_AT_ONCE["cpu"] = int(at_once)
 left = int(count)
 place = importlib.import_module(module)
 real = getattr(place, name)
@@ -42,7 +42,7 @@ sys.exit(run(arguments, prog="ztb"))
 def whole(tmp_path_factory):
     root = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trials, "MOST_AT_ONCE", {"cpu": AT_ONCE})
+        patch.setitem(trials.MOST_AT_ONCE, "cpu", AT_ONCE)
         assert command(root, "walkforward", *ASKED) == 0
     return study_in(root, "wf")
 
@@ -90,7 +90,7 @@ def test_a_study_that_was_killed_before_it_was_sealed_goes_on(whole, tmp_path):
     store = study_in(root, "wf")
     assert not store.seal.exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trials, "MOST_AT_ONCE", {"cpu": AT_ONCE})
+        patch.setitem(trials.MOST_AT_ONCE, "cpu", AT_ONCE)
         assert run(["walkforward", "--resume", str(store.path)], prog="ztb") == 0
     assert kept(store) == kept(whole)
 
@@ -100,7 +100,7 @@ def test_a_request_to_stop_is_answered_between_windows_and_the_study_goes_on(
 ):
     root, write = tmp_path / "stopped", studies.write_chunk
     with monkeypatch.context() as patch:
-        patch.setattr(trials, "MOST_AT_ONCE", {"cpu": AT_ONCE})
+        patch.setitem(trials.MOST_AT_ONCE, "cpu", AT_ONCE)
 
         def note(*parts):
             write(*parts)

@@ -24,7 +24,7 @@ BARS = 1200
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("walked")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trials, "MOST_AT_ONCE", {"cpu": 5})  # so that twelve trainings are three chunks of four
+        patch.setitem(trials.MOST_AT_ONCE, "cpu", 5)  # so that twelve trainings are three chunks of four
         assert command(root, "walkforward", "--folds", "3", "--seeds", "2", "--id", "wf", *VARY) == 0
     return root
 
