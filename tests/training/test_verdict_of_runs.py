@@ -303,3 +303,11 @@ def test_the_best_run_before_plays_beside_a_new_one(tmp_path):
     kept = result(tmp_path, "c")["strategies"]["previous_best"]
     assert kept != dearer
     assert kept["num_trades"] > 0
+
+
+def test_a_record_that_is_gone_is_missed_by_the_next_run(root):
+    (root / "scored.jsonl").unlink()
+    assert train(root, "c", *SHORT, "--seed", "5") == 0
+    assert any("is new, though 2 runs" in note for note in result(root, "c")["notes"])
+    assert judge_again(root, "c") == 0
+    assert not any("is new" in note for note in result(root, "c")["notes"])

@@ -57,10 +57,11 @@ def judge(
     """
     returns = {name: metrics.net_returns(account.equity) for name, account in accounts.items()}
     policy, year = returns.pop("policy"), prepared.bars_per_year
-    counted = record(run.path.resolve().parent, config, [row], reporter)
+    root = run.path.resolve().parent
+    notes = _without_record(root, config, run)
+    counted = record(root, config, [row], reporter)
     before = _counted_before(run, slice_name)
-    many = max(counted.policies, before)
-    stressed, notes = None, []
+    many, stressed = max(counted.policies, before), None
     if slice_name in SEEN:
         edge = judgement.no_judgement(SEEN[slice_name], trials=many)
     else:
@@ -84,6 +85,19 @@ def judge(
             f"before: M stays {before:,}."
         )
     return Verdict(edge, stressed, notes)
+
+
+def _without_record(root: Path, config: Config, run: directory.RunDirectory) -> list[str]:
+    """A note where runs beside this one were judged and there is no record of it."""
+    if ledger.place(root, config.run.ledger).exists():
+        return []
+    judged = sum((path / run.evaluation.name).is_file() for path in root.iterdir() if path.name != run.id)
+    if not judged:
+        return []
+    return [
+        f"The record of scorings is new, though {judged:,} runs in the same folder were judged before: what "
+        "they scored is not in M."
+    ]
 
 
 def row_of(
