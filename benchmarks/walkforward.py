@@ -2,9 +2,9 @@
 
 8 folds x 8 seeds x 4 configurations of 524,288 environment steps on the S&P 500, by the functions behind
 `ztb walkforward` and `ztb train`, everything included that they do: validation after every window, chunks or
-checkpoints on the disk, the out-of-sample result. The single training has half as many steps as the 256
-together, a quarter before and a quarter after them, so that a machine that slows down harms neither. Rates
-are of the phase `train`, in which the one program compiles, too.
+checkpoints on the disk, the out-of-sample result. The single training has a quarter of the steps of the 256
+together, for its rate does not change by then: half of it before and half after, so that a machine that
+slows down harms neither. Rates are of the phase `train`, in which the one program compiles, too.
 """
 
 import os
@@ -27,7 +27,7 @@ SCHEME = walkforward.Scheme(
     folds=8, seeds=8, vary=("ppo.learning_rate=1e-3,3e-4", "ppo.entropy_weight=0.01,0.03")
 )
 TRAININGS = SCHEME.folds * SCHEME.seeds * 4
-ALONE = 4  # trainings one after the other, each a command of its own
+ALONE = 2  # trainings one after the other, each a command of its own
 BAR = 0.85
 
 
@@ -79,16 +79,16 @@ def run(*, json_file: Path | None) -> int:
     loop.use_compilation_cache()
     total = TRAININGS * DEFAULTS["run.total_env_steps"]
     with tempfile.TemporaryDirectory() as root:
-        before = _single(root, total // 4, "before")
+        before = _single(root, total // 8, "before")
         reporter, begun = _Timed(), time.perf_counter()
         with reporter:
             outcome = walkforward.walk_forward(_config(root), SCHEME, reporter, StopRequest())
         whole = time.perf_counter() - begun
-        after = _single(root, total // 4, "after")
+        after = _single(root, total // 8, "after")
         alone = _commands(root)
     assert outcome.result is not None
     together = total / reporter.seconds["train"]
-    single = total / 2 / (before + after)
+    single = total / 4 / (before + after)
     mean = sum(alone) / len(alone)
     result = outcome.result
     rows = [
@@ -104,9 +104,9 @@ def run(*, json_file: Path | None) -> int:
             "a single training",
             single / 1e3,
             "k steps/s",
-            total / 4e3 / max(before, after),
-            total / 4e3 / min(before, after),
-            note=f"{total // 4:,} steps before, as many after",
+            total / 8e3 / max(before, after),
+            total / 8e3 / min(before, after),
+            note=f"{total // 8:,} steps before, as many after",
         ),
         Row(
             "one after the other, 256 commands",
