@@ -165,7 +165,9 @@ def outcome(run: directory.RunDirectory) -> Any:
         for row in directory.read_lines(run.windows)
     ]
     judged = directory.read_json(run.evaluation) | {"run_id": None}
-    del judged["edge"]  # counts all that was scored on these bars, policies judged at a stop among them
+    # What depends on all that was scored on these bars before, policies judged at a stop among them.
+    del judged["edge"], judged["stress"]["leak"]
+    judged["strategies"].pop("previous_best", None)
     return rows, directory.read_lines(run.digests), judged
 
 

@@ -112,7 +112,9 @@ def test_more_windows_compile_nothing_more(tiny, tmp_path):
         counts = []
         for windows in (1, 3, 6):  # the first run compiles what is compiled once in a process
             seen.clear()
-            assert train(tiny, tmp_path, "--run.total-env-steps", str(1024 * windows)) == 0
+            # In folders of their own, where no run before it plays beside.
+            root = tmp_path / str(windows)
+            assert train(tiny, root, "--run.total-env-steps", str(1024 * windows)) == 0
             counts.append(len(seen))
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)

@@ -153,7 +153,7 @@ def test_every_artifact_is_of_its_schema(random, puffer):
         for name, record in records_of(found):
             known[name].validate(record)
             seen.add(name)
-    assert seen == set(artifacts.ARTIFACTS)
+    assert seen == set(artifacts.ARTIFACTS) - {"study", "study_result", "trial"}  # those of no single run
 
 
 def test_a_schema_sees_what_is_wrong(random):
