@@ -159,6 +159,16 @@ def most_at_once(markets: MarketData) -> int:
     return MOST_AT_ONCE.get(platform, MOST_ELSEWHERE)
 
 
+def compiler_options(markets: MarketData) -> dict[str, Any] | None:
+    """What programs over many trainings are compiled with.
+
+    On a CPU their matrix products keep to one thread: with more, products side by side were seen to wait for
+    each other's threads for ever. Everything else still uses all cores.
+    """
+    (platform,) = {device.platform for device in markets.features.devices()}
+    return {"xla_cpu_multi_thread_eigen": False} if platform == "cpu" else None
+
+
 class _Parts(NamedTuple):
     learner: Learner
     backtest: Backtest | None
@@ -205,11 +215,12 @@ def _compiled(parts: _Parts, markets, validation, chunk: int) -> tuple[_Programs
         )
         return carry, (growth, metrics["reward"].mean(axis=1), verdict)
 
-    begin = jax.jit(begin)
+    options = compiler_options(markets)
+    begin = jax.jit(begin, compiler_options=options)
     rows = jax.ShapeDtypeStruct((chunk,), jnp.uint32), jax.ShapeDtypeStruct((chunk,), jnp.int32)
     shapes = jax.eval_shape(begin, *rows, None, (markets, validation))
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    compiled = jax.jit(window, donate_argnums=0).lower(shapes[0], number, *shapes[1:]).compile()
+    compiled = jax.jit(window, donate_argnums=0).lower(shapes[0], number, *shapes[1:]).compile(options)
     return _Programs(begin, compiled), planned_bytes(compiled)
 
 
