@@ -159,16 +159,6 @@ def most_at_once(markets: MarketData) -> int:
     return MOST_AT_ONCE.get(platform, MOST_ELSEWHERE)
 
 
-def compiler_options(markets: MarketData) -> dict[str, Any] | None:
-    """What programs over many trainings are compiled with.
-
-    On a CPU their matrix products keep to one thread: with more, products side by side were seen to wait for
-    each other's threads for ever. Everything else still uses all cores.
-    """
-    (platform,) = {device.platform for device in markets.features.devices()}
-    return {"xla_cpu_multi_thread_eigen": False} if platform == "cpu" else None
-
-
 class _Parts(NamedTuple):
     learner: Learner
     backtest: Backtest | None
@@ -215,26 +205,24 @@ def _compiled(parts: _Parts, markets, validation, chunk: int) -> tuple[_Programs
         )
         return carry, (growth, metrics["reward"].mean(axis=1), verdict)
 
-    options = compiler_options(markets)
-    begin = jax.jit(begin, compiler_options=options)
+    begin = jax.jit(begin)
     rows = jax.ShapeDtypeStruct((chunk,), jnp.uint32), jax.ShapeDtypeStruct((chunk,), jnp.int32)
     shapes = jax.eval_shape(begin, *rows, None, (markets, validation))
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    compiled = jax.jit(window, donate_argnums=0).lower(shapes[0], number, *shapes[1:]).compile(options)
+    compiled = jax.jit(window, donate_argnums=0).lower(shapes[0], number, *shapes[1:]).compile()
     return _Programs(begin, compiled), planned_bytes(compiled)
 
 
 def _run_chunk(programs: _Programs, trials: Trials, rows: np.ndarray, data, *, windows: int, asked) -> Any:
     hyper = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], trials.hyper)
     seed, market = jnp.asarray(trials.seed[rows], jnp.uint32), jnp.asarray(trials.market[rows], jnp.int32)
-    carry, train, validation = jax.block_until_ready(programs.begin(seed, market, hyper, data))
+    carry, train, validation = programs.begin(seed, market, hyper, data)
     told = []
     for number in range(windows):
         if asked():
             return None
         carry, metrics = programs.window(carry, jnp.int32(number), train, validation)
-        # One at a time: windows that wait for each other on a CPU's few threads were seen to wait for ever.
-        told.append(jax.device_get(metrics))
+        told.append(jax.device_get(metrics))  # which waits, so that `asked` is heard before the next window
     best, chosen = jax.device_get((carry.best, carry.window))
     growth, reward, verdict = (np.stack(each, axis=1) for each in zip(*told, strict=True))
     return best, chosen, growth, reward, verdict[:, -1]

@@ -1,5 +1,8 @@
 """First weights have orthogonal columns of the asked lengths; a draw in a row is the draw itself."""
 
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -30,6 +33,32 @@ def test_directions_are_uniform():
     matrices = np.asarray(jax.vmap(lambda key: orthogonal(1.0)(key, (6, 3)))(keys), np.float64)
     assert np.abs(matrices.mean(axis=0)).max() < 5 / np.sqrt(6 * 2000)
     assert np.allclose((matrices**2).mean(axis=0), 1 / 6, atol=0.02)
+
+
+def test_drawn_side_by_side_they_are_those_drawn_alone():
+    keys = jax.random.split(KEY, 5)
+    beside = jax.jit(jax.vmap(lambda key: orthogonal(1.0)(key, (6, 3))))(keys)
+    alone = jax.jit(lambda key: orthogonal(1.0)(key, (6, 3)))
+    assert all(np.array_equal(each, alone(key)) for each, key in zip(beside, keys, strict=True))
+
+
+SIDE_BY_SIDE = """
+import jax
+from ztb_jax.policies.initialisers import orthogonal
+
+def layers(key):
+    return [orthogonal(1.0)(key, shape) for shape in ((64, 64), (64, 64), (9, 64), (64, 4))]
+
+keys = jax.random.split(jax.random.key(0), 8)
+draw = jax.jit(jax.vmap(layers))
+for _ in range(300):
+    jax.block_until_ready(draw(keys))
+"""
+
+
+def test_layers_drawn_side_by_side_do_not_wait_for_each_other():
+    """Factorisations of many matrices did, for ever, within ten draws on two threads."""
+    subprocess.run([sys.executable, "-c", SIDE_BY_SIDE], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("draw", [jax.random.uniform, jax.random.normal, jax.random.bits])

@@ -24,9 +24,20 @@ def orthogonal(scale: float | Sequence[float]) -> Callable[..., jax.Array]:
     def init(key, shape, dtype=jnp.float32):
         rows, columns = shape
         normal = in_a_row(jax.random.normal, key, (max(shape), min(shape)))
-        orthonormal, upper = jnp.linalg.qr(normal)
+        orthonormal, upper = _qr(normal)
         orthonormal *= jnp.where(jnp.diagonal(upper) < 0.0, -1.0, 1.0)[None]
         unit = orthonormal if rows >= columns else orthonormal.T
         return (unit * jnp.broadcast_to(jnp.asarray(scale), (columns,))[None]).astype(dtype)
 
     return init
+
+
+@jax.custom_batching.sequential_vmap
+def _qr(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of one matrix after the other, also under vmap.
+
+    On a CPU a factorisation of many matrices spreads them over the threads that it runs on itself and waits:
+    layers that are drawn side by side wait for each other for ever (jaxlib 0.10.2, `ParallelBatchMap`).
+    """
+    orthonormal, upper = jnp.linalg.qr(matrix)
+    return orthonormal, upper

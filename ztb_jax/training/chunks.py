@@ -22,7 +22,7 @@ from ztb_jax.training import memory, saved_policy, scoring
 from ztb_jax.training.interrupt import StopRequest
 from ztb_jax.training.progress import Reporter
 from ztb_jax.training.study import Study
-from ztb_jax.trials import NoRoomError, Program, Trained, Trials, compile_trials, compiler_options, evenly
+from ztb_jax.trials import NoRoomError, Program, Trained, Trials, compile_trials, evenly
 
 TOLD = ("turnover", "num_trades", "fees_paid", "exposure")
 """Metrics of each trial on each test range, beside those of the returns that end sold."""
@@ -221,9 +221,8 @@ class Trainer:
         tests = [stacked([fold.tests[place] for fold in folds]) for place in places]
         self.seconds["compile"] = time.perf_counter() - started
         nothing = jax.random.key(0)  # is drawn
-        alike = partial(jax.jit, compiler_options=compiler_options(folds[0].train))
-        harder = alike(jax.vmap(lambda params, data: tested.run(params, data, nothing)))
-        return _Data(folds, tests, alike(jax.vmap(backtest)), harder, program)
+        harder = jax.jit(jax.vmap(lambda params, data: tested.run(params, data, nothing)))
+        return _Data(folds, tests, jax.jit(jax.vmap(backtest)), harder, program)
 
     def run(self, chunk: int, stop: StopRequest) -> tuple[Rows, Arrays] | None:
         """The rows and arrays of a chunk; None where `stop` was asked for.
