@@ -2,9 +2,8 @@
 
 8 folds x 8 seeds x 4 configurations of 524,288 environment steps on the S&P 500, by the functions behind
 `ztb walkforward` and `ztb train`, everything included that they do: validation after every window, chunks or
-checkpoints on the disk, the out-of-sample result. The single training has a quarter of the steps of the 256
-together, for its rate does not change by then: half of it before and half after, so that a machine that
-slows down harms neither. Rates are of the phase `train`, in which the one program compiles, too.
+checkpoints on the disk, the out-of-sample result. The single training has the steps of the 256 together: half
+of them before and half after, so that a machine that slows down harms neither. Rates are of the phase `train`, in which the one program compiles, too.
 """
 
 import os
@@ -79,16 +78,16 @@ def run(*, json_file: Path | None) -> int:
     loop.use_compilation_cache()
     total = TRAININGS * DEFAULTS["run.total_env_steps"]
     with tempfile.TemporaryDirectory() as root:
-        before = _single(root, total // 8, "before")
+        before = _single(root, total // 2, "before")
         reporter, begun = _Timed(), time.perf_counter()
         with reporter:
             outcome = walkforward.walk_forward(_config(root), SCHEME, reporter, StopRequest())
         whole = time.perf_counter() - begun
-        after = _single(root, total // 8, "after")
+        after = _single(root, total // 2, "after")
         alone = _commands(root)
     assert outcome.result is not None
     together = total / reporter.seconds["train"]
-    single = total / 4 / (before + after)
+    single = total / (before + after)
     mean = sum(alone) / len(alone)
     result = outcome.result
     rows = [
@@ -104,9 +103,9 @@ def run(*, json_file: Path | None) -> int:
             "a single training",
             single / 1e3,
             "k steps/s",
-            total / 8e3 / max(before, after),
-            total / 8e3 / min(before, after),
-            note=f"{total // 8:,} steps before, as many after",
+            total / 2e3 / max(before, after),
+            total / 2e3 / min(before, after),
+            note=f"{total // 2:,} steps before, as many after",
         ),
         Row(
             "one after the other, 256 commands",
