@@ -3,7 +3,8 @@
 8 folds x 8 seeds x 4 configurations of 524,288 environment steps on the S&P 500, by the functions behind
 `ztb walkforward` and `ztb train`, everything included that they do: validation after every window, chunks or
 checkpoints on the disk, the out-of-sample result. The single training has the steps of the 256 together: half
-of them before and half after, so that a machine that slows down harms neither. Rates are of the phase `train`, in which the one program compiles, too.
+of them before and half after, so that a machine that slows down harms neither. Rates are of the phase
+`train`, in which the one program compiles, too.
 """
 
 import os

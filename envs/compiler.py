@@ -6,8 +6,8 @@ import warnings
 
 NO_YNN = "--xla_cpu_experimental_ynn_fusion_type="
 """Products and sums are left to XLA itself. jaxlib 0.10.2 to 0.11 hand them to YNNPACK, which without a word
-returns wrong sums of products of 32,769 rows and more (https://github.com/jax-ml/jax/issues/39103), ends or hangs on
-others (https://github.com/jax-ml/jax/issues/39257), and is slower at what is trained here."""
+returns wrong sums of products of 32,769 rows and more (https://github.com/jax-ml/jax/issues/39103), ends or
+hangs on others (https://github.com/jax-ml/jax/issues/39257), and is slower at what is trained here."""
 
 
 def keep_results_right() -> None:
