@@ -3,11 +3,14 @@
 import os
 import sys
 import warnings
+from importlib import metadata
 
 NO_YNN = "--xla_cpu_experimental_ynn_fusion_type="
 """Products and sums are left to XLA itself. jaxlib 0.10.2 to 0.11 hand them to YNNPACK, which without a word
 returns wrong sums of products of 32,769 rows and more (https://github.com/jax-ml/jax/issues/39103), ends or
 hangs on others (https://github.com/jax-ml/jax/issues/39257), and is slower at what is trained here."""
+UNKNOWN_FROM = (0, 12)
+"""A jaxlib that does not know a flag ends the process; this one was not seen yet."""
 
 
 def keep_results_right() -> None:
@@ -16,7 +19,7 @@ def keep_results_right() -> None:
     Warns where it comes too late.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if NO_YNN.rstrip("=") in flags:
+    if NO_YNN.rstrip("=") in flags or _release() >= UNKNOWN_FROM:
         return
     if _is_read() or (flags and not flags.lstrip().startswith("-")):  # then it names a file of flags
         warnings.warn(
@@ -27,6 +30,10 @@ def keep_results_right() -> None:
         )
         return
     os.environ["XLA_FLAGS"] = f"{flags} {NO_YNN}".strip()
+
+
+def _release() -> tuple[int, ...]:
+    return tuple(int(part) for part in metadata.version("jaxlib").split(".")[:2])
 
 
 def _is_read() -> bool:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from envs import compiler
 from envs.compiler import NO_YNN
 
 USE = "import jax.numpy as jnp; jnp.ones(1).block_until_ready(); "
@@ -59,3 +60,10 @@ def test_a_file_of_flags_is_left_alone_and_told():
     done = run(f"import ztb_jax; {TELL}", XLA_FLAGS="flags.txt")
     assert done.stdout.strip() == "flags.txt"
     assert "names a file" in done.stderr
+
+
+def test_a_compiler_that_may_not_know_it_is_not_told(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(compiler.metadata, "version", lambda name: "0.12.0")
+    compiler.keep_results_right()
+    assert not os.environ["XLA_FLAGS"]

@@ -120,11 +120,11 @@ def test_a_request_to_stop_is_answered_between_windows_and_the_study_goes_on(
 
 
 HOLDING = """
-import sys, time
+import sys
 from ztb_jax.runs import directory, studies
 with directory.locked(studies.find(sys.argv[1])):
     print("held", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -132,6 +132,7 @@ def test_two_processes_do_not_write_one_study(whole, capsys):
     before = kept(whole)
     other = subprocess.Popen(
         [sys.executable, "-c", HOLDING, str(whole.path)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

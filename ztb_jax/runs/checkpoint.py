@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -291,24 +290,15 @@ def _commit(place: Path, manifest: Manifest) -> Manifest:
     """Bring every file to the disk, and then the manifest that tells of them."""
     files = {}
     for path in sorted(place.rglob("*")):
-        _to_disk(path)
+        directory.to_disk(path)
         if path.is_file():
             files[path.relative_to(place).as_posix()] = (path.stat().st_size, _digest_of_file(path))
     manifest = manifest._replace(files=files)
     body = json.dumps({"format": FORMAT} | manifest._asdict(), indent=1, allow_nan=False)
     directory.write_text(place / MANIFEST, f"{body}\n{hashlib.sha256(body.encode()).hexdigest()}\n")
     for path in (place, place.parent):
-        _to_disk(path)
+        directory.to_disk(path)
     return manifest
-
-
-def _to_disk(path: Path) -> None:
-    """Of a directory, the names in it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _parsed(path: Path, generation: int) -> Manifest | str:

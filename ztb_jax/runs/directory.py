@@ -300,6 +300,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def to_disk(path: Path) -> None:
+    """A file's bytes, or the names in a directory, so that they are found again after a crash."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append one compact JSON object; it is on the disk on return."""
     with path.open("a") as file:

@@ -182,18 +182,9 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         if made:
-            _sync_folder(path.parent)
+            directory.to_disk(path.parent)  # the name of a new file
         file.seek(0)
         yield file
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that a file that was made there is found again after a crash."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:

@@ -238,7 +238,7 @@ class Trainer:
             rows = [self._row(trained, at) for at in range(len(trained.trials))]
             arrays = {f"weights/{n}": values for n, values in saved_policy.weights_of(trained.params).items()}
             arrays |= self._play(trained, rows)
-        except Exception as error:
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not memory.is_exhausted(error):
                 raise
             raise JobError(
