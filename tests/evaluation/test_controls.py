@@ -52,39 +52,79 @@ def follower(frame, start=0):
     return np.where(np.abs(returns) > 0.004, np.sign(returns), 0.0)[start:-1]
 
 
+def orders_of(rng, first, last, block, draws):
+    """The bars whose moves are met, as they were and in each draw."""
+    moves = list(range(first, last))
+    yield moves
+    blocks = [moves[i : i + block] for i in range(0, len(moves), block)]
+    for _ in range(draws):
+        yield [move for place in rng.permutation(len(blocks)) for move in blocks[place]]
+
+
+def in_cash_and_units(frame, order, path):
+    """[N] returns of `path` on the bars of `frame` in that order."""
+    opened, closed = (frame[name].to_numpy() for name in ("open", "close"))
+    gap, body = opened[1:] / closed[:-1], closed[1:] / opened[1:]
+    close = closed[min(order)]
+    opens, closes = [np.nan], [close]
+    for move in order:
+        opens.append(close * gap[move])
+        close = opens[-1] * body[move]
+        closes.append(close)
+    rules = Rules(5e-4, 1e-4, 1e-4, 0.1)
+    played = play(np.array(opens), np.array(closes), path, start=0, initial_level=0.0, rules=rules)
+    assert len(played["reward"]) == len(path), "ruined: the oracle stops there"
+    return np.expm1(played["reward"])
+
+
 def test_each_draw_is_the_path_on_its_own_market_in_cash_and_units():
     frame, start = gapped(), 30
     path = follower(frame, start)
     found = controls.shuffled(path, sliced(frame, start=start), ENV, **YEAR, seed=3, draws=4, block=15)
-    opened, closed = (frame[name].to_numpy() for name in ("open", "close"))
-    gap, body = opened[1:] / closed[:-1], closed[1:] / opened[1:]
-    rng, seen = np.random.default_rng(3), []
-    for draw in range(5):
-        order = list(range(start, len(frame) - 1))  # of the moves to the bars after the first
-        if draw:
-            blocks = [order[i : i + 15] for i in range(0, len(order), 15)]
-            order = [move for place in rng.permutation(len(blocks)) for move in blocks[place]]
-        close, opens, closes = closed[start], [np.nan], [closed[start]]
-        for move in order:
-            opens.append(close * gap[move])
-            close = opens[-1] * body[move]
-            closes.append(close)
-        rules = Rules(5e-4, 1e-4, 1e-4, 0.1)
-        gains = [
-            np.expm1(
-                play(np.array(opens), np.array(closes), levels, start=0, initial_level=0.0, rules=rules)[
-                    "reward"
-                ]
-            )
-            for levels in (path, np.ones_like(path))
-        ]
-        assert len(gains[0]) == len(path), "ruined: the oracle stops there"
+    seen = []
+    for order in orders_of(np.random.default_rng(3), start, len(frame) - 1, 15, 4):
+        gains = [in_cash_and_units(frame, order, levels) for levels in (path, np.ones_like(path))]
         seen.append((significance.alpha_test(*gains).t, judge_edge(*gains, trials=1, **YEAR).label == "edge"))
     (own, _), *others = seen
     np.testing.assert_allclose(found.t, own, rtol=1e-3)
     assert found.edges == sum(edge for _, edge in others)
     assert found.p_value == (1 + sum(t >= own for t, _ in others)) / 5
     assert (found.draws, found.share) == (4, found.edges / 4)
+
+
+def test_accounts_share_their_draws_and_slices_follow_one_another():
+    frame, cuts, draws = gapped(), ((30, 181), (180, 401)), 6
+    rng, levels, slices, parts = np.random.default_rng(5), [], [], []
+    for start, stop in cuts:
+        path = follower(frame)[start : stop - 1]
+        accounts = np.stack([path, np.where(np.arange(path.size) % 40 < 20, path, 0.0)])
+        levels.append(accounts)
+        slices.append(sliced(frame, start=start, stop=stop))
+        for draw, order in enumerate(orders_of(rng, start, stop - 1, 20, draws)):
+            first, second, held = (
+                in_cash_and_units(frame, order, each) for each in (*accounts, np.ones_like(path))
+            )
+            money = (np.cumprod(1.0 + first) + np.cumprod(1.0 + second)) / 2.0
+            parts.append((draw, np.diff(money, prepend=1.0) / np.append(1.0, money[:-1]), held))
+    histories = [
+        [np.concatenate([part[which] for part in parts if part[0] == draw]) for which in (1, 2)]
+        for draw in range(draws + 1)
+    ]
+    own, *others = (significance.alpha_test(*each).t for each in histories)
+    found = controls.shuffled_accounts(levels, slices, ENV, **YEAR, seed=5, draws=draws, block=20)
+    np.testing.assert_allclose(found.t, own, rtol=1e-3)
+    assert found.p_value == (1 + sum(t >= own for t in others)) / (1 + draws)
+    assert found.edges == sum(judge_edge(*each, trials=1, **YEAR).label == "edge" for each in histories[1:])
+
+
+def test_slices_too_short_for_their_blocks_are_refused():
+    frame = gapped()
+    slices = [sliced(frame, start=0, stop=31), sliced(frame, start=30)]
+    levels = [np.zeros((2, 30)), np.zeros((2, 370))]
+    with pytest.raises(ValueError, match="half of the 30 bars of a slice"):
+        controls.shuffled_accounts(levels, slices, ENV, **YEAR, seed=0)
+    with pytest.raises(ValueError, match=r"all slices \(30 bars\) have at least"):
+        controls.shuffled_accounts(levels[:1], slices[:1], ENV, **YEAR, seed=0, block=5)
 
 
 def test_skill_is_lost_in_the_shuffle_and_chance_is_not_found():
@@ -132,7 +172,8 @@ def test_prices_and_rates_follow_the_bars_and_the_calendar_stays():
     data = sliced(frame, market=whole, start=20)
     before = data.env_params.market
     order = np.random.default_rng(0).permutation(100)
-    params, axes = controls._reordered(data.env_params, np.stack([np.arange(100), order]))
+    params = controls._reordered(data.env_params, np.stack([np.arange(100), order]))
+    axes = controls._moving(before)
     after = params.market
     places = np.append(0, 1 + order)
     for name in ("gap", "body", "half_spread", "depth", "volatility"):

@@ -67,6 +67,11 @@ def study(paths: int = 1, **changes) -> tuple[dict, dict]:
         "paths": list(np.linspace(-1.0, 2.0, paths)), "folds": [fold] * 3,
         "overfitting": {"probability": 0.25, "blocks": 16},
         "edge": edge | {"trials_at_first": 7, "ledger": None},
+        "controls": {
+            "shuffled": {"draws": 100, "edges": 12, "allowed": 11, "contradicts": True, "t": 1.0,
+                         "p_value": 0.2, "share": 0.12},
+            "leak": {"label": "edge", "p_mean": 0.0, "p_alpha": 0.0, "trades": 40, "reason": "So it is."},
+        },
     } | changes  # fmt: skip
     artifacts.parse("study_result", json.dumps(result).encode())
     arrays = {
@@ -93,6 +98,8 @@ def test_the_verdict_comes_first_and_every_part_is_there():
     assert f">{result['edge']['label'].capitalize()}</p>" in text
     assert "Sharpe ratio of the seeds: middle half 1.50, 95 % interval 0.50 to 2.00." in text
     assert "Probability of backtest overfitting: 25%" in text
+    assert "on shuffled bars are an edge in 12 of 100 draws, more than chance explains." in text
+    assert "Trades that know the next bar are judged “edge” here" in text
     assert "Gates stopped 2 trainings: kl_runaway 2." in text
     assert "1 of 18 trainings brought no policy" in text
     assert "1.50 (0.50 … 2.00)" in text

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,10 +11,11 @@ import pytest
 from tests.training import studying
 from tests.training.studying import VARY, chunks_of, command, result_of, study_in
 from ztb_jax import trials
+from ztb_jax.cli.main import run
 from ztb_jax.config import flattened, resolve
 from ztb_jax.evaluation import significance
 from ztb_jax.runs import artifacts, directory, ledger
-from ztb_jax.training import chunks, evaluate, study, walkforward
+from ztb_jax.training import beside, chunks, evaluate, study, walkforward
 from ztb_jax.training.progress import Reporter
 
 CONFIGS, FOLDS, SEEDS = 2, 3, 2
@@ -105,7 +107,36 @@ def test_what_speaks_against_an_edge_was_played_too(store, result):
     late = np.array(history("late"))
     assert not np.allclose(late, history("returns"))
     assert evidence["latency"] == pytest.approx(significance.mean_test(-late).p_value)
-    assert set(result["edge"]["evidence"]["missing"]) >= {"controls"}
+
+
+def test_the_orders_were_played_on_shuffled_bars_too(result, store):
+    """As they were they are the strategy, but for what is sold and bought again between tests."""
+    shuffled, leak = result["controls"]["shuffled"], result["controls"]["leak"]
+    with np.load(store.returns) as file:
+        strategy, held = file["strategy"], file["baselines/buy_and_hold"]
+    assert shuffled["t"] == pytest.approx(significance.alpha_test(strategy, held).t, rel=0.1)
+    assert shuffled["draws"] == 100
+    passed = ["shuffled bars"] if shuffled["contradicts"] else []
+    assert result["edge"]["evidence"]["controls"] == passed
+    assert "controls" not in result["edge"]["evidence"]["missing"]
+    assert leak["trades"] > 0
+    assert leak["p_mean"] < 1e-3
+
+
+def test_tests_too_short_to_shuffle_are_told(root, tmp_path, monkeypatch):
+    shutil.copytree(root, tmp_path / "copy")
+    store = study_in(tmp_path / "copy", "wf")
+    before = store.result.read_bytes()
+    again = ["walkforward", "--resume", str(store.path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(beside, "BLOCK", 1_000)
+        assert run(again, prog="ztb") == 0
+    result = result_of(store)
+    assert result["controls"]["shuffled"] is None
+    assert result["edge"]["evidence"]["controls"] is None
+    assert result["edge"]["evidence"]["missing"]["controls"].startswith("a test of fewer than 2000 bars")
+    assert run(again, prog="ztb") == 0
+    assert store.result.read_bytes() == before
 
 
 def test_the_files_are_what_their_schemas_say(store, result):

@@ -3,10 +3,11 @@
 Negative controls ask whether the verdict finds an edge where there is none; positive ones, whether a slice
 could show any edge at all. How to read them: `docs/reference/stress.md`.
 
-Axes: T bars, N steps (step n moves to bar first + 1 + n), K draws.
+Axes: T bars, N steps (step n moves to bar first + 1 + n), K draws, A accounts, G slices.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from ztb_jax.data.market import MarketData
 from ztb_jax.evaluation.backtest import axes_of, make_path_backtest
 from ztb_jax.evaluation.compare import levels_of
 from ztb_jax.evaluation.edge import FEWEST_BARS, Label, judge_edge
+from ztb_jax.evaluation.pooling import pooled
 from ztb_jax.evaluation.series import checked, checked_share
 from ztb_jax.evaluation.significance import alpha_test
 from ztb_jax.features.recipe import Features, check_frame
@@ -110,30 +112,74 @@ def shuffled(
       ValueError: a path of another length than the slice's steps, fewer than `edge.FEWEST_BARS` steps, a
         block below 1 or beyond half of them, no draw, or a number that is not finite.
     """
-    path, alpha = checked(path, "path", at_least=FEWEST_BARS), checked_share(alpha, "alpha")
-    _check_length(path, data)
-    if not 1 <= block <= path.size // 2 or draws < 1:
+    path = checked(path, "path", at_least=FEWEST_BARS)
+    return shuffled_accounts(
+        [path[None]],
+        [data],
+        env,
+        bars_per_year=bars_per_year,
+        seed=seed,
+        draws=draws,
+        block=block,
+        alpha=alpha,
+    )
+
+
+def shuffled_accounts(
+    levels: Sequence[np.ndarray],
+    slices: Sequence[MarketData],
+    env: Env,
+    *,
+    bars_per_year: float,
+    seed: int,
+    draws: int = 100,
+    block: int = 20,
+    alpha: float = 0.05,
+) -> Shuffled:
+    """`shuffled` for equal capital in many accounts, anew in each of G slices that follow one another.
+
+    In a draw all accounts meet the same bars; bars stay within their slice. The accounts' returns are pooled
+    (`pooling.pooled`), and what the slices bring is judged as one history.
+
+    Args:
+      levels: [A, N] of each slice.
+      slices: G.
+      env, bars_per_year, seed, draws, block, alpha: as of `shuffled`.
+
+    Raises:
+      ValueError: as `shuffled`, of each slice; fewer than `edge.FEWEST_BARS` steps in all.
+    """
+    alpha, paths = checked_share(alpha, "alpha"), [checked(each, "levels", axes=2) for each in levels]
+    for accounts, data in zip(paths, slices, strict=True):
+        _check_length(accounts, data)
+    steps = [accounts.shape[1] for accounts in paths]
+    if sum(steps) < FEWEST_BARS or not 1 <= block <= min(steps) // 2 or draws < 1:
         raise ValueError(
-            f"block ({block}) must be from 1 to half of the {path.size} bars, and draws ({draws}) at least 1"
+            f"block ({block}) must be from 1 to half of the {min(steps)} bars of a slice, all slices "
+            f"({sum(steps)} bars) have at least {FEWEST_BARS}, and draws ({draws}) be at least 1"
         )
-    rng = np.random.default_rng(seed)
-    orders = np.stack([np.arange(path.size), *(_order(rng, path.size, block) for _ in range(draws))])
-    markets, axes = _reordered(data.env_params, orders)
-    backtest = make_path_backtest(env)
+    rng, backtest = np.random.default_rng(seed), make_path_backtest(env)
 
     def gains(levels: jax.Array, params: EnvParams) -> jax.Array:
         return backtest(levels, params).gain
 
+    axes = _moving(slices[0].env_params.market)
     play = jax.jit(jax.vmap(jax.vmap(gains, in_axes=(0, None)), in_axes=(None, axes)))
-    paths = jnp.asarray(np.stack([path, np.ones_like(path)]), jnp.float32)
-    returns = np.asarray(play(paths, markets), np.float64)  # [1 + K, 2, N]
+    parts = []
+    for accounts, data in zip(paths, slices, strict=True):
+        count = accounts.shape[1]
+        orders = np.stack([np.arange(count), *(_order(rng, count, block) for _ in range(draws))])
+        asked = jnp.asarray(np.concatenate([accounts, np.ones((1, count))]), jnp.float32)
+        returns = np.asarray(play(asked, _reordered(data.env_params, orders)), np.float64)
+        parts.append([[pooled(each[:-1]), each[-1]] for each in returns])
+    histories = np.concatenate(parts, axis=2)  # [1 + K, 2, T]
     verdicts = [
         judge_edge(ours, held, trials=1, bars_per_year=bars_per_year, alpha=alpha)
-        for ours, held in returns[1:]
+        for ours, held in histories[1:]
     ]
     edges = sum(verdict.label == "edge" for verdict in verdicts)
     allowed = binomial_quantile(draws, alpha, CONFIDENCE)
-    own, *others = (alpha_test(ours, held).t for ours, held in returns)
+    own, *others = (alpha_test(ours, held).t for ours, held in histories)
     as_high = sum(not other < own for other in others)
     return Shuffled(
         draws=draws,
@@ -251,11 +297,14 @@ def _order(rng: np.random.Generator, size: int, block: int) -> np.ndarray:
     return np.concatenate([blocks[place] for place in rng.permutation(len(blocks))])
 
 
-def _reordered(params: EnvParams, orders: np.ndarray) -> tuple[EnvParams, Any]:
-    """`params` whose bars after the first come in each of `orders` [K, N]; and the axes of what differs.
+def _moving(market: Market) -> EnvParams:
+    """Where an axis of draws is: what moves with its bar. What is the same in every draw has none."""
+    moved = [name for name in (*MOVES, "prices", "conversion") if getattr(market, name) is not None]
+    return axes_of(EnvParams, market=axes_of(Market, **dict.fromkeys(moved, 0)))
 
-    Bars that no step moves to stay, as does all that is the same in every draw, which has no axis.
-    """
+
+def _reordered(params: EnvParams, orders: np.ndarray) -> EnvParams:
+    """`params` whose bars after the first come in each of `orders` [K, N]; the others stay."""
     first, market = int(params.first), params.market
     places = np.tile(np.arange(len(market.gap)), (len(orders), 1))
     places[:, first + 1 : int(params.stop)] = first + 1 + orders
@@ -268,8 +317,7 @@ def _reordered(params: EnvParams, orders: np.ndarray) -> tuple[EnvParams, Any]:
         moved["prices"] = _prices(market.prices, places)
     if market.conversion is not None:
         moved["conversion"] = _conversion(market.conversion, places)
-    axes = axes_of(EnvParams, market=axes_of(Market, **dict.fromkeys(moved, 0)))
-    return params.replace(market=market.replace(**moved)), axes
+    return params.replace(market=market.replace(**moved))
 
 
 def _prices(prices: Prices, places: np.ndarray) -> Prices:
@@ -325,8 +373,8 @@ def _host(leaf: jax.Array) -> np.ndarray:
 
 def _check_length(path: np.ndarray, data: MarketData) -> None:
     steps = int(data.env_params.stop) - 1 - int(data.env_params.first)
-    if path.size != steps:
-        raise ValueError(f"path has {path.size} levels and the slice {steps} steps: give one a step.")
+    if path.shape[-1] != steps:
+        raise ValueError(f"path has {path.shape[-1]} levels and the slice {steps} steps: give one a step.")
 
 
 def _in_words(label: Label, trades: int) -> str:

@@ -36,7 +36,7 @@ def view(stress: Mapping[str, Any]) -> dict[str, Any]:
         }
         for name, told in stress["regimes"].items()
     ]
-    return {"rows": rows, "regimes": regimes, "sentences": [breakeven(stress), *_controls(stress)]}
+    return {"rows": rows, "regimes": regimes, "sentences": [breakeven(stress), *controls(stress)]}
 
 
 def line(stress: Mapping[str, Any]) -> str:
@@ -64,8 +64,9 @@ def breakeven(stress: Mapping[str, Any]) -> str:
     return "It earns at every cost that was tried."
 
 
-def _controls(stress: Mapping[str, Any]) -> list[str]:
-    shuffled = stress["shuffled"]
+def controls(told_of: Mapping[str, Any]) -> list[str]:
+    """On shuffled bars and on the next bar leaked, sentences: of `robustness.controls_report`."""
+    shuffled = told_of["shuffled"]
     told = []
     if shuffled is not None:
         chance = "more than chance explains" if shuffled["contradicts"] else "as chance explains"
@@ -73,7 +74,7 @@ def _controls(stress: Mapping[str, Any]) -> list[str]:
             f"The same orders on shuffled bars are an edge in {shuffled['edges']} of {shuffled['draws']} "
             f"draws, {chance}."
         )
-    leak = stress["leak"]["label"]
+    leak = told_of["leak"]["label"]
     return [*told, f"Trades that know the next bar are judged “{leak}” here, as a check of the rule."]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from ztb_jax.evaluation import figures, report_verdict
+from ztb_jax.evaluation import figures, report_stress, report_verdict
 from ztb_jax.evaluation.metrics import drawdown
 from ztb_jax.evaluation.report import COLUMNS, METRICS, UNDEFINED, flatten, growth, template, times
 
@@ -65,7 +65,7 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def sentences(result: Mapping[str, Any]) -> list[str]:
-    """On seeds, on choosing among configurations, and on what gates stopped."""
+    """On seeds, on choosing among configurations, on controls, and on what gates stopped."""
     told = []
     middle = result["seeds"]["interquartile_mean"]
     if middle is not None:
@@ -78,6 +78,7 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
             f"Probability of backtest overfitting: {result['overfitting']['probability']:.0%}, how often the "
             "best configuration of one half of the bars is below the median in the other."
         )
+    told += report_stress.controls(result["controls"])
     if result["stopped"]:
         gates = ", ".join(f"{name} {count:,}" for name, count in result["stopped"].items())
         told.append(f"Gates stopped {sum(result['stopped'].values()):,} trainings: {gates}.")

@@ -56,33 +56,41 @@ def stress_report(
     variants = stress.summary(tested, trace, data, bars_per_year=bars_per_year)
     shuffled = None
     if plain.gain.size >= FEWEST_BARS:
-        result = controls.shuffled(
+        shuffled = controls.shuffled(
             np.asarray(plain.level), timed, env, bars_per_year=bars_per_year, seed=seed
         )
-        shuffled = {**_plain(result._asdict()), "share": result.share}
     leak = controls.leak(timed, env, trials=trials, bars_per_year=bars_per_year)
     held = make_path_backtest(env)(jnp.ones(plain.gain.size), timed.env_params).gain
     found = regimes.by_regime(np.asarray(plain.gain), np.asarray(held), labels, bars_per_year)
     return {
         "variants": variants,
         "breakeven_costs": _breakeven(tested, variants),
-        "shuffled": shuffled,
-        "leak": _plain(leak._asdict()),
+        **controls_report(shuffled, leak),
         "regimes": {name: _plain(regime._asdict()) for name, regime in found.items()},
     }
 
 
+def controls_report(shuffled: controls.Shuffled | None, leak: controls.Leak) -> dict[str, Any]:
+    """Keys `shuffled` and `leak`; floats are finite or None."""
+    told = None if shuffled is None else {**_plain(shuffled._asdict()), "share": shuffled.share}
+    return {"shuffled": told, "leak": _plain(leak._asdict())}
+
+
 def evidence_of(report: Mapping[str, Any]) -> Evidence:
     """What a `stress_report` says for or against an edge."""
-    variants, shuffled = report["variants"], report["shuffled"]
-    controls_passed = None
-    if shuffled is not None:
-        controls_passed = ("shuffled bars",) if shuffled["contradicts"] else ()
+    variants = report["variants"]
     return Evidence(
         doubled_costs=variants["costs_x2"]["total_return"],
         latency=variants["latency_plus_1"]["p_loss"],
-        controls=controls_passed,
+        controls=found_on(report["shuffled"]),
     )
+
+
+def found_on(shuffled: Mapping[str, Any] | None) -> tuple[str, ...] | None:
+    """Controls on which an edge was found: `Evidence.controls`."""
+    if shuffled is None:
+        return None
+    return ("shuffled bars",) if shuffled["contradicts"] else ()
 
 
 def warnings_of(report: Mapping[str, Any]) -> list[str]:

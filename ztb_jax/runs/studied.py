@@ -221,6 +221,38 @@ class Overfitting(TypedDict):
 
 
 @with_config(EXACT)
+class Shuffled(TypedDict):
+    """The strategy's orders on shuffled bars: `ztb_jax.evaluation.controls.Shuffled`."""
+
+    draws: Several
+    edges: Count
+    allowed: Count
+    contradicts: bool
+    t: Finite | None
+    p_value: Share | None
+    share: Share
+
+
+@with_config(EXACT)
+class Leak(TypedDict):
+    """The verdict on who knows each next bar: `ztb_jax.evaluation.controls.Leak`."""
+
+    label: Literal["edge", "no edge", "inconclusive"]
+    p_mean: Share | None
+    p_alpha: Share | None
+    trades: Count
+    reason: str
+
+
+@with_config(EXACT)
+class Controls(TypedDict):
+    """Markets on which the answer is known; `shuffled` is None where tests are too short for it."""
+
+    shuffled: Shuffled | None
+    leak: Leak
+
+
+@with_config(EXACT)
 class WalkForwardResult(TypedDict):
     """`result.json` of `ztb walkforward`; `docs/how-to/walk-forward-and-sweep.md` says how to read it.
 
@@ -254,6 +286,7 @@ class WalkForwardResult(TypedDict):
     folds: list[FoldResult]
     overfitting: Overfitting | None
     edge: Edge
+    controls: Controls
 
 
 @with_config(EXACT)

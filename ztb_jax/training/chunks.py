@@ -38,7 +38,7 @@ class Finished(NamedTuple):
     Attributes:
       rows: [N] `ztb_jax.runs.studied.TrialRow`.
       arrays: [N] `<kind>_<r>` [T] for each of `KINDS` and each test range r, sold at its end and 0 beyond
-        it; and the weights.
+        it; `levels_<r>` [T], what was asked for as it is; and the weights.
     """
 
     rows: Rows
@@ -287,6 +287,7 @@ class Trainer:
             plain = jax.device_get(self._data.play(params, mine))
             harder = jax.device_get(self._data.harder(params, mine))
             played = (plain, *(jax.tree.map(lambda leaf, n=n: leaf[:, n], harder) for n in range(2)))
+            levels = arrays[f"levels_{place}"] = np.zeros((len(rows), plain.level.shape[1]), np.float32)
             for (kind, times), traces in zip(KINDS.items(), played, strict=True):
                 returns = np.zeros((len(rows), traces.gain.shape[1]))
                 for at, row in enumerate(rows):
@@ -297,6 +298,7 @@ class Trainer:
                         trace = jax.tree.map(np.zeros_like, trace)
                     returns[at, :bars] = _sold(trace, fold.tests[place], times)
                     if kind == "returns":
+                        levels[at, :bars] = trace.level
                         row["tests"].append(self._tested(trace, returns[at, :bars], fold, place))
                 arrays[f"{kind}_{place}"] = returns
         return arrays

@@ -7,23 +7,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ztb_jax import build, space
+from ztb_jax import space
 from ztb_jax.config import Config, flat
-from ztb_jax.data.folds import Fold, Range
+from ztb_jax.data.folds import Range
 from ztb_jax.evaluation import (
-    compare,
     judgement,
     metrics,
     overfitting,
     pooling,
     ratios,
     resampling,
-    significance,
+    robustness,
 )
 from ztb_jax.evaluation.edge import Evidence
 from ztb_jax.runs import directory, studies
 from ztb_jax.runs.studied import Scheme
-from ztb_jax.training import scoring
+from ztb_jax.training import beside, scoring
 from ztb_jax.training.chunks import Finished
 from ztb_jax.training.histories import Histories, Stretches, stretches_of
 from ztb_jax.training.progress import Reporter
@@ -115,8 +114,9 @@ def judged(
     scores = [row["validation_log_growth"] for row in finished.rows]
     validation = np.array(scores, np.float64).reshape(study.shape)
     played, bars = _played(histories, validation), (stretches.ranges[0][0], stretches.ranges[-1][1])
-    beside = _baselines(study, config, bars)
-    edge = _verdict(histories, store, config, played, beside, bars=bars, reporter=reporter)
+    market = beside.out_of_sample(study, stretches, config)
+    baselines = beside.baselines(market, seed=config.seed)
+    edge, controls = _verdict(histories, store, config, played, baselines, market=market, reporter=reporter)
     stamps, year = study.frame.index, study.bars_per_year
     result = {
         "id": store.id,
@@ -132,17 +132,18 @@ def judged(
         **_stopped(finished.rows),
         "strategy": summary(played.strategy, year),
         "seeds": _dispersion(played.by_seed, year),
-        "baselines": {name: summary(returns, year) for name, returns in beside.items()},
+        "baselines": {name: summary(returns, year) for name, returns in baselines.items()},
         "configurations": _configurations_told(study, scheme, played, validation),
         "paths": [metrics.sharpe(returns, year) for returns in played.paths],
         "folds": [
-            _fold_told(histories, number, int(played.chosen[number]), validation, beside["buy_and_hold"])
+            _fold_told(histories, number, int(played.chosen[number]), validation, baselines["buy_and_hold"])
             for number in range(len(study.folds))
         ],
         "overfitting": _overfitting(played.pooled),
         "edge": edge,
+        "controls": controls,
     }
-    return Judged(result, _arrays(study, stretches, played, beside))
+    return Judged(result, _arrays(study, stretches, played, baselines))
 
 
 def _verdict(
@@ -150,19 +151,20 @@ def _verdict(
     store: studies.StudyDirectory,
     config: Config,
     played: _Played,
-    beside: Mapping[str, np.ndarray],
+    baselines: Mapping[str, np.ndarray],
     *,
-    bars: Range,
+    market: beside.OutOfSample,
     reporter: Reporter,
-) -> dict[str, Any]:
-    study = histories.study
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`result.json`'s `edge` and `controls`."""
+    study, ranges = histories.study, histories.stretches.ranges
     _, count, seeds = study.shape
 
     def row(returns: np.ndarray, of: Config, config_of: np.ndarray, seeds: Sequence[int]) -> Any:
         return scoring.scored(
             dataclasses.replace(of, seed=study.seeds[seeds[0]]),
             study.frame,
-            bars,
+            (ranges[0][0], ranges[-1][1]),
             kind="walkforward",
             run_id=store.id,
             slice_name="test",
@@ -177,29 +179,26 @@ def _verdict(
     ]
     rows.append(row(played.strategy, config, played.chosen, range(seeds)))
     counted = scoring.record(store.path.resolve().parents[1], config, rows, reporter)
+    trials = max(counted.policies, _counted_before(store))
+    controls = beside.controls_report(histories, played.chosen, market, trials=trials, seed=config.seed)
     edge = judgement.judge(
         played.strategy,
-        beside,
-        trials=max(counted.policies, _counted_before(store)),
+        baselines,
+        trials=trials,
         trial_sharpes=counted.sharpes,
         bars_per_year=study.bars_per_year,
-        further=_harder(histories, played.chosen),
+        further=Evidence(
+            **beside.harder(histories, played.chosen),
+            controls=robustness.found_on(controls["shuffled"]),
+        ),
     )
-    edge["evidence"]["missing"]["controls"] = (
-        "many accounts have no one path of orders to shuffle the bars of"
-    )
+    if controls["shuffled"] is None:
+        edge["evidence"]["missing"]["controls"] = (
+            f"a test of fewer than {2 * beside.BLOCK} bars has no two blocks to shuffle"
+        )
     if len(played.paths) > 1 and edge["label"] == "edge":
         edge |= {"label": "inconclusive", "bars_needed": None, "reasons": [HINDSIGHT, *edge["reasons"]]}
-    return edge | {"trials_at_first": counted.at_first, "ledger": config.run.ledger}
-
-
-def _harder(histories: Histories, chosen: np.ndarray) -> Evidence:
-    """What becomes of the strategy at doubled costs, and with orders a bar late."""
-    every = {"paths": range(len(histories.stretches.paths)), "seeds": range(len(histories.study.seeds))}
-    dear, late = (histories.along(chosen, **every, kind=kind) for kind in ("doubled_costs", "late"))
-    return Evidence(
-        doubled_costs=float(np.prod(1.0 + dear) - 1.0), latency=significance.mean_test(-late).p_value
-    )
+    return edge | {"trials_at_first": counted.at_first, "ledger": config.run.ledger}, controls
 
 
 def _counted_before(store: studies.StudyDirectory) -> int:
@@ -235,7 +234,7 @@ def _configurations_told(
 
 
 def _arrays(
-    study: Study, stretches: Stretches, played: _Played, beside: Mapping[str, np.ndarray]
+    study: Study, stretches: Stretches, played: _Played, baselines: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """What returns.npz holds. Axes: T bars, S seeds, C configurations, P paths."""
     configs, _, seeds = study.shape
@@ -250,7 +249,7 @@ def _arrays(
         "configurations": np.stack(
             [[played.single[number, seed] for seed in range(seeds)] for number in range(configs)]
         ),
-        **{f"baselines/{name}": returns for name, returns in beside.items()},
+        **{f"baselines/{name}": returns for name, returns in baselines.items()},
     }
 
 
@@ -266,18 +265,6 @@ def summary(returns: np.ndarray, year: float) -> dict[str, float | None]:
         "max_drawdown": metrics.max_drawdown(equity),
     }
     return {name: _finite(value) for name, value in told.items()}
-
-
-def _baselines(study: Study, config: Config, bars: Range) -> dict[str, np.ndarray]:
-    """[T] returns of each baseline over all stretches in one go, with nothing sold between them."""
-    first = min(start for fold in study.folds for start, _ in fold.train)
-    # Nothing is trained here: what begins before the tests makes no window that sees them.
-    fold = Fold(((min(first, bars[0]), bars[1]),), None, (bars,))
-    data = build.prepare_fold(config, study.frame, study.features, fold)
-    env = build.make_environment(config, measured=data.measured)
-    close = study.frame["close"].to_numpy(np.float64)[: bars[1]]
-    traces = compare.play_baselines(data.tests[0], env, seed=config.seed, close=close).traces
-    return {name: np.asarray(trace.gain, np.float64) for name, trace in traces.items()}
 
 
 def _dispersion(returns: Sequence[np.ndarray], year: float) -> dict[str, Any]:
