@@ -95,12 +95,11 @@ def controls_report(
         )
         for group in range(len(market.stretches))
     ]
-    rules = {"bars_per_year": histories.study.bars_per_year}
+    year, env = histories.study.bars_per_year, market.env
     steps, shuffled = [accounts.shape[1] for accounts in levels], None
     if min(steps) >= 2 * BLOCK and sum(steps) >= FEWEST_BARS:
         shuffled = controls.shuffled_accounts(
-            levels, market.stretches, market.env, **rules, seed=seed, block=BLOCK
+            levels, market.stretches, env, bars_per_year=year, seed=seed, block=BLOCK
         )
-    return robustness.controls_report(
-        shuffled, controls.leak(market.whole, market.env, trials=trials, **rules)
-    )
+    leak = controls.leak(market.whole, env, trials=trials, bars_per_year=year)
+    return robustness.controls_report(shuffled, leak)
