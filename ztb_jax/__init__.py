@@ -1,5 +1,3 @@
 """A JAX reinforcement-learning trainer for trading."""
 
-from envs.compiler import keep_results_right
-
-keep_results_right()
+import envs  # noqa: F401  (what it tells XLA comes before anything that uses jax)

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -61,15 +62,13 @@ def orders_of(rng, first, last, block, draws):
         yield [move for place in rng.permutation(len(blocks)) for move in blocks[place]]
 
 
-def in_cash_and_units(frame, order, path):
-    """[N] returns of `path` on the bars of `frame` in that order."""
-    opened, closed = (frame[name].to_numpy() for name in ("open", "close"))
-    gap, body = opened[1:] / closed[:-1], closed[1:] / opened[1:]
-    close = closed[min(order)]
+def compounded(gap, body, path):
+    """[N] returns of `path` on bars of these moves, in cash and units."""
+    close = 100.0
     opens, closes = [np.nan], [close]
-    for move in order:
-        opens.append(close * gap[move])
-        close = opens[-1] * body[move]
+    for across, inside in zip(gap, body, strict=True):
+        opens.append(close * across)
+        close = opens[-1] * inside
         closes.append(close)
     rules = Rules(5e-4, 1e-4, 1e-4, 0.1)
     played = play(np.array(opens), np.array(closes), path, start=0, initial_level=0.0, rules=rules)
@@ -81,9 +80,11 @@ def test_each_draw_is_the_path_on_its_own_market_in_cash_and_units():
     frame, start = gapped(), 30
     path = follower(frame, start)
     found = controls.shuffled(path, sliced(frame, start=start), ENV, **YEAR, seed=3, draws=4, block=15)
+    opened, closed = (frame[name].to_numpy() for name in ("open", "close"))
+    gap, body = opened[1:] / closed[:-1], closed[1:] / opened[1:]
     seen = []
     for order in orders_of(np.random.default_rng(3), start, len(frame) - 1, 15, 4):
-        gains = [in_cash_and_units(frame, order, levels) for levels in (path, np.ones_like(path))]
+        gains = [compounded(gap[order], body[order], levels) for levels in (path, np.ones_like(path))]
         seen.append((significance.alpha_test(*gains).t, judge_edge(*gains, trials=1, **YEAR).label == "edge"))
     (own, _), *others = seen
     np.testing.assert_allclose(found.t, own, rtol=1e-3)
@@ -92,39 +93,65 @@ def test_each_draw_is_the_path_on_its_own_market_in_cash_and_units():
     assert (found.draws, found.share) == (4, found.edges / 4)
 
 
-def test_accounts_share_their_draws_and_slices_follow_one_another():
-    frame, cuts, draws = gapped(), ((30, 181), (180, 401)), 6
-    rng, levels, slices, parts = np.random.default_rng(5), [], [], []
-    for start, stop in cuts:
-        path = follower(frame)[start : stop - 1]
-        accounts = np.stack([path, np.where(np.arange(path.size) % 40 < 20, path, 0.0)])
-        levels.append(accounts)
-        slices.append(sliced(frame, start=start, stop=stop))
-        for draw, order in enumerate(orders_of(rng, start, stop - 1, 20, draws)):
-            first, second, held = (
-                in_cash_and_units(frame, order, each) for each in (*accounts, np.ones_like(path))
+def many_accounts(frame, first, lengths):
+    """[2, N] levels in each of the stretches that follow one another from bar `first` on."""
+    for length in lengths:
+        path = follower(frame)[first : first + length]
+        yield np.stack([path, np.where(np.arange(length) % 40 < 20, path, 0.0)])
+        first += length
+
+
+@pytest.mark.parametrize("at_once", [2**24, 2_500])
+def test_accounts_share_their_draws_and_bars_leave_their_stretch(monkeypatch, at_once):
+    frame, first, draws = gapped(), 30, 6
+    levels = list(many_accounts(frame, first, (150, 90, 130)))
+    opened, closed = (frame[name].to_numpy() for name in ("open", "close"))
+    gap, body = opened[1:] / closed[:-1], closed[1:] / opened[1:]
+    histories = []
+    for order in orders_of(np.random.default_rng(5), first, 400, 20, draws):
+        ours, held, begin = [], [], 0
+        for accounts in levels:
+            count = accounts.shape[1]
+            moves = order[begin : begin + count]
+            one, two, three = (
+                compounded(gap[moves], body[moves], each) for each in (*accounts, np.ones(count))
             )
-            money = (np.cumprod(1.0 + first) + np.cumprod(1.0 + second)) / 2.0
-            parts.append((draw, np.diff(money, prepend=1.0) / np.append(1.0, money[:-1]), held))
-    histories = [
-        [np.concatenate([part[which] for part in parts if part[0] == draw]) for which in (1, 2)]
-        for draw in range(draws + 1)
-    ]
+            money = (np.cumprod(1.0 + one) + np.cumprod(1.0 + two)) / 2.0
+            ours.append(np.diff(money, prepend=1.0) / np.append(1.0, money[:-1]))
+            held.append(three)
+            begin += count
+        histories.append((np.concatenate(ours), np.concatenate(held)))
     own, *others = (significance.alpha_test(*each).t for each in histories)
-    found = controls.shuffled_accounts(levels, slices, ENV, **YEAR, seed=5, draws=draws, block=20)
+    monkeypatch.setattr(controls, "MOST_PLAYED", at_once)
+    data = sliced(frame, start=first)
+    found = controls.shuffled_accounts(levels, data, ENV, **YEAR, seed=5, draws=draws, block=20)
     np.testing.assert_allclose(found.t, own, rtol=1e-3)
     assert found.p_value == (1 + sum(t >= own for t in others)) / (1 + draws)
     assert found.edges == sum(judge_edge(*each, trials=1, **YEAR).label == "edge" for each in histories[1:])
 
 
-def test_slices_too_short_for_their_blocks_are_refused():
-    frame = gapped()
-    slices = [sliced(frame, start=0, stop=31), sliced(frame, start=30)]
-    levels = [np.zeros((2, 30)), np.zeros((2, 370))]
-    with pytest.raises(ValueError, match="half of the 30 bars of a slice"):
-        controls.shuffled_accounts(levels, slices, ENV, **YEAR, seed=0)
-    with pytest.raises(ValueError, match=r"all slices \(30 bars\) have at least"):
-        controls.shuffled_accounts(levels[:1], slices[:1], ENV, **YEAR, seed=0, block=5)
+def test_exposure_that_differs_between_stretches_is_lost_in_the_shuffle():
+    """Long in the stretches that rise: bars that stayed in theirs would keep that profit in every draw."""
+    rng, rises = np.random.default_rng(2), np.array([1, -1, 1, 1, -1, -1, 1, -1])
+    returns = rng.normal(0.0, 0.01, 1_000) + 0.002 * np.repeat(rises, 125)
+    close = 100.0 * np.cumprod(np.append(1.0, 1.0 + returns))
+    opened = np.append(close[0], close[:-1])
+    bars = {"open": opened, "high": np.maximum(opened, close), "low": np.minimum(opened, close)}
+    stamps = pd.date_range("2020-01-01", periods=1_001, freq="1h")
+    frame = as_frame(stamps, {**bars, "close": close, "volume": np.ones(1_001)})
+    data = sliced(frame, costs={name: 0.0 for name in FEES})
+    levels = [np.full((1, 125), float(rise > 0)) for rise in rises]
+    found = controls.shuffled_accounts(levels, data, ENV, **YEAR, seed=0)
+    assert found.p_value == 1 / 101
+    assert not found.contradicts
+
+
+def test_accounts_are_refused_as_a_path_is():
+    data = sliced(gapped())
+    with pytest.raises(ValueError, match="has 399 levels and the slice 400 steps"):
+        controls.shuffled_accounts([np.zeros((2, 30)), np.zeros((2, 369))], data, ENV, **YEAR, seed=0)
+    with pytest.raises(ValueError, match="half of the 400 bars"):
+        controls.shuffled_accounts([np.zeros((2, 400))], data, ENV, **YEAR, seed=0, block=201)
 
 
 def test_skill_is_lost_in_the_shuffle_and_chance_is_not_found():
@@ -345,4 +372,4 @@ def test_what_cannot_be_shuffled_is_refused():
 )
 def test_the_quantile_is_that_of_scipy(draws, chance, confidence):
     expected = stats.binom.ppf(confidence, draws, chance)
-    assert controls.binomial_quantile(draws, chance, confidence) == expected
+    assert significance.binomial_quantile(draws, chance, confidence) == expected

@@ -6,9 +6,11 @@ import sys
 import jax
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from ztb_jax.keys import in_a_row
 from ztb_jax.policies.initialisers import orthogonal
+from ztb_jax.policies.policy import make_policy
 
 KEY = jax.random.key(3)
 
@@ -45,6 +47,7 @@ def test_drawn_side_by_side_they_are_those_drawn_alone():
 SIDE_BY_SIDE = """
 import jax
 from ztb_jax.policies.initialisers import orthogonal
+from ztb_jax.policies.policy import make_policy
 
 def layers(key):
     return [orthogonal(1.0)(key, shape) for shape in ((64, 64), (64, 64), (9, 64), (64, 4))]
@@ -59,6 +62,28 @@ for _ in range(300):
 def test_layers_drawn_side_by_side_do_not_wait_for_each_other():
     """Factorisations of many matrices did, for ever, within ten draws on two threads."""
     subprocess.run([sys.executable, "-c", SIDE_BY_SIDE], check=True, timeout=120)
+
+
+def factorised(jaxpr) -> list[int]:
+    """Dimensions of what is factorised in a program, its inner ones included."""
+    found = []
+    for equation in jaxpr.eqns:
+        if equation.primitive.name in ("qr", "geqrf", "geqp3", "householder_product"):
+            found.append(equation.invars[0].aval.ndim)
+        for inner in jaxprs_in_params(equation.params):
+            found += factorised(inner)
+    return found
+
+
+@pytest.mark.parametrize("encoder", ["window", "recurrence", "gru", "attention"])
+def test_no_policy_is_drawn_by_factorising_many_at_once(encoder):
+    policy = make_policy(
+        num_features=3, account_size=2, num_actions=3, lookback=4, width=8, encoder=encoder, memory=4
+    )
+    keys = jax.random.split(KEY, 3)
+    dimensions = factorised(jax.make_jaxpr(jax.vmap(policy.init))(keys).jaxpr)
+    assert dimensions
+    assert set(dimensions) == {2}
 
 
 @pytest.mark.parametrize("draw", [jax.random.uniform, jax.random.normal, jax.random.bits])

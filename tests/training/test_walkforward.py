@@ -14,7 +14,7 @@ from ztb_jax import trials
 from ztb_jax.cli.main import run
 from ztb_jax.config import flattened, resolve
 from ztb_jax.evaluation import significance
-from ztb_jax.runs import artifacts, directory, ledger
+from ztb_jax.runs import artifacts, directory, ledger, studies
 from ztb_jax.training import beside, chunks, evaluate, study, walkforward
 from ztb_jax.training.progress import Reporter
 
@@ -123,20 +123,32 @@ def test_the_orders_were_played_on_shuffled_bars_too(result, store):
     assert leak["p_mean"] < 1e-3
 
 
-def test_tests_too_short_to_shuffle_are_told(root, tmp_path, monkeypatch):
+def test_too_few_bars_to_shuffle_are_told_and_old_chunks_refused(root, tmp_path, monkeypatch, capsys):
     shutil.copytree(root, tmp_path / "copy")
     store = study_in(tmp_path / "copy", "wf")
     before = store.result.read_bytes()
     again = ["walkforward", "--resume", str(store.path)]
     with monkeypatch.context() as patch:
-        patch.setattr(beside, "BLOCK", 1_000)
+        patch.setattr(beside, "FEWEST_BARS", 10_000)
         assert run(again, prog="ztb") == 0
     result = result_of(store)
     assert result["controls"]["shuffled"] is None
     assert result["edge"]["evidence"]["controls"] is None
-    assert result["edge"]["evidence"]["missing"]["controls"].startswith("a test of fewer than 2000 bars")
+    assert (
+        result["edge"]["evidence"]["missing"]["controls"]
+        == f"{result['bars']} bars are too few to judge in any order"
+    )
     assert run(again, prog="ztb") == 0
     assert store.result.read_bytes() == before
+    for path in store.chunks.glob("*.npz"):
+        with np.load(path) as file:
+            kept = {name: file[name] for name in file.files if name != "levels_0"}
+        told = json.loads(kept["rows.json"].tobytes())
+        told["arrays"].remove("levels_0")
+        kept["rows.json"] = np.frombuffer(json.dumps(told).encode(), np.uint8)
+        studies.write_arrays(path, kept)
+    assert run(again, prog="ztb") == 2
+    assert "was kept without levels_0, by an older version" in capsys.readouterr().err
 
 
 def test_the_files_are_what_their_schemas_say(store, result):
@@ -345,7 +357,8 @@ def test_a_training_without_a_policy_stays_flat_and_is_told(tmp_path, capsys):
     assert result["strategy"]["total_return"] == 0.0
     rows, arrays = chunks_of(store)
     assert all(row["chosen_window"] is None and row["validation_log_growth"] is None for row in rows)
-    assert not any(each["returns_0"].any() for each in arrays)
+    assert not any(each[name].any() for each in arrays for name in ("returns_0", "levels_0"))
+    assert result["controls"]["shuffled"]["t"] is None
     assert result["edge"]["label"] != "edge"
     out = capsys.readouterr().out
     assert "Gates stopped 2 trainings: hold_collapse 2." in out

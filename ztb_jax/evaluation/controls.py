@@ -3,11 +3,11 @@
 Negative controls ask whether the verdict finds an edge where there is none; positive ones, whether a slice
 could show any edge at all. How to read them: `docs/reference/stress.md`.
 
-Axes: T bars, N steps (step n moves to bar first + 1 + n), K draws, A accounts, G slices.
+Axes: T bars, N steps (step n moves to bar first + 1 + n), K draws, A accounts, G stretches.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +18,12 @@ import pandas as pd
 from envs.types import Conversion, Env, EnvParams, Market, Prices
 from ztb_jax.data.frame import COLUMNS, as_frame
 from ztb_jax.data.market import MarketData
+from ztb_jax.evaluation import significance
 from ztb_jax.evaluation.backtest import axes_of, make_path_backtest
 from ztb_jax.evaluation.compare import levels_of
 from ztb_jax.evaluation.edge import FEWEST_BARS, Label, judge_edge
 from ztb_jax.evaluation.pooling import pooled
 from ztb_jax.evaluation.series import checked, checked_share
-from ztb_jax.evaluation.significance import alpha_test
 from ztb_jax.features.recipe import Features, check_frame
 
 CONFIDENCE = 0.99  # of the binomial quantile that the number of false edges may reach
@@ -31,6 +31,7 @@ CONFIDENCE = 0.99  # of the binomial quantile that the number of false edges may
 # years), and sizes (scale, cap), which belong to the decision.
 MOVES = ("gap", "body", "half_spread", "volatility", "depth", "funding")
 LEAK = "next_body"
+MOST_PLAYED = 2**24  # returns at a time, 64 MiB
 
 
 class Shuffled(NamedTuple):
@@ -114,20 +115,13 @@ def shuffled(
     """
     path = checked(path, "path", at_least=FEWEST_BARS)
     return shuffled_accounts(
-        [path[None]],
-        [data],
-        env,
-        bars_per_year=bars_per_year,
-        seed=seed,
-        draws=draws,
-        block=block,
-        alpha=alpha,
+        [path[None]], data, env, bars_per_year=bars_per_year, seed=seed, draws=draws, block=block, alpha=alpha
     )
 
 
 def shuffled_accounts(
     levels: Sequence[np.ndarray],
-    slices: Sequence[MarketData],
+    data: MarketData,
     env: Env,
     *,
     bars_per_year: float,
@@ -136,50 +130,41 @@ def shuffled_accounts(
     block: int = 20,
     alpha: float = 0.05,
 ) -> Shuffled:
-    """`shuffled` for equal capital in many accounts, anew in each of G slices that follow one another.
+    """`shuffled` for equal capital in many accounts, anew and flat in each of G stretches of the slice.
 
-    In a draw all accounts meet the same bars; bars stay within their slice. The accounts' returns are pooled
-    (`pooling.pooled`), and what the slices bring is judged as one history.
+    Bars are permuted over the whole slice, so that a stretch keeps none of its own, and in a draw all
+    accounts meet the same ones. Their returns are pooled (`pooling.pooled`), and what the stretches bring is
+    one history; nothing is sold at a stretch's end.
 
     Args:
-      levels: [A, N] of each slice.
-      slices: G.
+      levels: [A, N of the stretch] for each of the stretches, which follow one another.
+      data: the slice.
       env, bars_per_year, seed, draws, block, alpha: as of `shuffled`.
 
     Raises:
-      ValueError: as `shuffled`, of each slice; fewer than `edge.FEWEST_BARS` steps in all.
+      ValueError: as `shuffled`, N being all bars.
     """
     alpha, paths = checked_share(alpha, "alpha"), [checked(each, "levels", axes=2) for each in levels]
-    for accounts, data in zip(paths, slices, strict=True):
-        _check_length(accounts, data)
-    steps = [accounts.shape[1] for accounts in paths]
-    if sum(steps) < FEWEST_BARS or not 1 <= block <= min(steps) // 2 or draws < 1:
+    size = sum(accounts.shape[1] for accounts in paths)
+    _check_length(size, data)
+    if size < FEWEST_BARS or not 1 <= block <= size // 2 or draws < 1:
         raise ValueError(
-            f"block ({block}) must be from 1 to half of the {min(steps)} bars of a slice, all slices "
-            f"({sum(steps)} bars) have at least {FEWEST_BARS}, and draws ({draws}) be at least 1"
+            f"block ({block}) must be from 1 to half of the {size} bars, those at least {FEWEST_BARS}, and "
+            f"draws ({draws}) at least 1"
         )
-    rng, backtest = np.random.default_rng(seed), make_path_backtest(env)
-
-    def gains(levels: jax.Array, params: EnvParams) -> jax.Array:
-        return backtest(levels, params).gain
-
-    axes = _moving(slices[0].env_params.market)
-    play = jax.jit(jax.vmap(jax.vmap(gains, in_axes=(0, None)), in_axes=(None, axes)))
-    parts = []
-    for accounts, data in zip(paths, slices, strict=True):
-        count = accounts.shape[1]
-        orders = np.stack([np.arange(count), *(_order(rng, count, block) for _ in range(draws))])
-        asked = jnp.asarray(np.concatenate([accounts, np.ones((1, count))]), jnp.float32)
-        returns = np.asarray(play(asked, _reordered(data.env_params, orders)), np.float64)
-        parts.append([[pooled(each[:-1]), each[-1]] for each in returns])
-    histories = np.concatenate(parts, axis=2)  # [1 + K, 2, T]
+    rng = np.random.default_rng(seed)
+    orders = np.stack([np.arange(size), *(_order(rng, size, block) for _ in range(draws))])
+    play = _player(env, data.env_params)
+    lanes = 1 + max(len(accounts) for accounts in paths)
+    batches = np.array_split(orders, -(-orders.size * lanes // MOST_PLAYED))
+    histories = np.concatenate([_histories(play, paths, batch) for batch in batches])  # [1 + K, 2, N]
     verdicts = [
         judge_edge(ours, held, trials=1, bars_per_year=bars_per_year, alpha=alpha)
         for ours, held in histories[1:]
     ]
     edges = sum(verdict.label == "edge" for verdict in verdicts)
-    allowed = binomial_quantile(draws, alpha, CONFIDENCE)
-    own, *others = (alpha_test(ours, held).t for ours, held in histories)
+    allowed = significance.binomial_quantile(draws, alpha, CONFIDENCE)
+    own, *others = (significance.alpha_test(ours, held).t for ours, held in histories)
     as_high = sum(not other < own for other in others)
     return Shuffled(
         draws=draws,
@@ -281,14 +266,33 @@ def plant_leak(features: Features, frame: pd.DataFrame) -> Features:
     return Features(np.column_stack([features.values, column]), features.valid, (*features.names, LEAK))
 
 
-def binomial_quantile(draws: int, chance: float, confidence: float) -> int:
-    """The least k with P(X <= k) >= confidence, X the successes among `draws` of `chance` each."""
-    below = 0.0
-    for successes in range(draws + 1):
-        below += math.comb(draws, successes) * chance**successes * (1.0 - chance) ** (draws - successes)
-        if below >= confidence:
-            return successes
-    return draws
+def _player(env: Env, params: EnvParams) -> Callable[[np.ndarray, np.ndarray, int], np.ndarray]:
+    """(levels [A, N], orders [K, all bars], step that N begin at) -> returns [K, A + 1, N], holding last."""
+    backtest = make_path_backtest(env)
+
+    def gains(levels: jax.Array, params: EnvParams) -> jax.Array:
+        return backtest(levels, params).gain
+
+    axes = _moving(params.market)
+    program = jax.jit(jax.vmap(jax.vmap(gains, in_axes=(0, None)), in_axes=(None, axes)))
+
+    def play(levels: np.ndarray, orders: np.ndarray, begin: int) -> np.ndarray:
+        asked = jnp.asarray(np.concatenate([levels, np.ones((1, levels.shape[1]))]), jnp.float32)
+        first = params.first + begin
+        markets = _reordered(params, orders).replace(first=first, stop=first + levels.shape[1] + 1)
+        return np.asarray(program(asked, markets), np.float64)
+
+    return play
+
+
+def _histories(play: Callable, paths: Sequence[np.ndarray], orders: np.ndarray) -> np.ndarray:
+    """[K, 2, N] of the pooled accounts and of holding."""
+    parts, begin = [], 0
+    for accounts in paths:
+        returns = play(accounts, orders, begin)
+        parts.append([[pooled(each[:-1]), each[-1]] for each in returns])
+        begin += accounts.shape[1]
+    return np.concatenate(parts, axis=2)
 
 
 def _order(rng: np.random.Generator, size: int, block: int) -> np.ndarray:
@@ -371,10 +375,10 @@ def _host(leaf: jax.Array) -> np.ndarray:
     return np.asarray(leaf, np.float64)
 
 
-def _check_length(path: np.ndarray, data: MarketData) -> None:
+def _check_length(size: int, data: MarketData) -> None:
     steps = int(data.env_params.stop) - 1 - int(data.env_params.first)
-    if path.shape[-1] != steps:
-        raise ValueError(f"path has {path.shape[-1]} levels and the slice {steps} steps: give one a step.")
+    if size != steps:
+        raise ValueError(f"path has {size} levels and the slice {steps} steps: give one a step.")
 
 
 def _in_words(label: Label, trades: int) -> str:

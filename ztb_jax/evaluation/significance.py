@@ -285,6 +285,16 @@ def above(t: float) -> float:
     return 0.5 * math.erfc(t / math.sqrt(2.0))
 
 
+def binomial_quantile(draws: int, chance: float, confidence: float) -> int:
+    """The least k with P(X <= k) >= confidence, X the successes among `draws` of `chance` each."""
+    below = 0.0
+    for successes in range(draws + 1):
+        below += math.comb(draws, successes) * chance**successes * (1.0 - chance) ** (draws - successes)
+        if below >= confidence:
+            return successes
+    return draws
+
+
 def _sharpe_variance(seen: Moments) -> float:
     return 1.0 - seen.skewness * seen.sharpe + 0.25 * (seen.kurtosis - 1.0) * seen.sharpe**2
 

@@ -13,6 +13,7 @@ from ztb_jax.policies.distribution import Distribution
 from ztb_jax.policies.distributions import categorical
 from ztb_jax.policies.encoders import CausalWindow
 from ztb_jax.policies.heads import ActorCritic
+from ztb_jax.policies.initialisers import orthogonal
 from ztb_jax.policies.sequences import GRU, HEADS, Attention, LinearRecurrence
 
 Params = Any
@@ -165,7 +166,7 @@ def make_policy(
         encoder, context_size=context_size, width=width, lookback=lookback, grid=grid
     )
     head = ActorCritic(width=width, num_outputs=distribution.size, shared=shared_torso, depth=depth)
-    cell = nn.GRUCell(memory)
+    cell = nn.GRUCell(memory, recurrent_kernel_init=orthogonal(1.0))
 
     def init(key):
         encoder_key, head_key, memory_key = jax.random.split(key, 3)

@@ -246,7 +246,7 @@ class Leak(TypedDict):
 
 @with_config(EXACT)
 class Controls(TypedDict):
-    """Markets on which the answer is known; `shuffled` is None where tests are too short for it."""
+    """Markets on which the answer is known; `shuffled` is None where there are too few bars."""
 
     shuffled: Shuffled | None
     leak: Leak

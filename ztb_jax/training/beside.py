@@ -1,6 +1,6 @@
 """What stands beside the strategy of a walk-forward study: baselines, harder conditions, controls.
 
-Axes: F folds, G stretches that are tested, T bars out of sample.
+Axes: F folds, T bars out of sample.
 """
 
 from typing import Any, NamedTuple
@@ -17,22 +17,17 @@ from ztb_jax.evaluation.edge import FEWEST_BARS
 from ztb_jax.training.histories import Histories, Stretches
 from ztb_jax.training.study import Study
 
-BLOCK = 20
-"""Bars that the control leaves together."""
-
 
 class OutOfSample(NamedTuple):
-    """The market on which a study is judged.
+    """The market on which a study is judged: all bars out of sample.
 
     Attributes:
-      whole: all bars, in one go.
-      stretches: [G] each for itself.
+      data: of them.
       env: the rules.
       close: closes up to the last bar.
     """
 
-    whole: MarketData
-    stretches: tuple[MarketData, ...]
+    data: MarketData
     env: Env
     close: np.ndarray
 
@@ -41,16 +36,16 @@ def out_of_sample(study: Study, stretches: Stretches, config: Config) -> OutOfSa
     """Made without any training, so that its bars before the tests make no window that sees them."""
     bars: Range = (stretches.ranges[0][0], stretches.ranges[-1][1])
     first = min(start for fold in study.folds for start, _ in fold.train)
-    fold = Fold(((min(first, bars[0]), bars[1]),), None, (bars, *stretches.ranges))
+    fold = Fold(((min(first, bars[0]), bars[1]),), None, (bars,))
     data = build.prepare_fold(config, study.frame, study.features, fold)
     env = build.make_environment(config, measured=data.measured)
     close = study.frame["close"].to_numpy(np.float64)[: bars[1]]
-    return OutOfSample(data.tests[0], data.tests[1:], env, close)
+    return OutOfSample(data.tests[0], env, close)
 
 
 def baselines(market: OutOfSample, *, seed: int) -> dict[str, np.ndarray]:
     """[T] returns of each baseline over all stretches in one go, with nothing sold between them."""
-    traces = compare.play_baselines(market.whole, market.env, seed=seed, close=market.close).traces
+    traces = compare.play_baselines(market.data, market.env, seed=seed, close=market.close).traces
     return {name: np.asarray(trace.gain, np.float64) for name, trace in traces.items()}
 
 
@@ -74,8 +69,8 @@ def controls_report(
 ) -> dict[str, Any]:
     """`robustness.controls_report` of the strategy's orders.
 
-    Its accounts play what each policy asked for on the stretch's bars in another order, all on the same
-    ones. Nothing is shuffled where a stretch has fewer than two blocks, or all together too few bars.
+    Its accounts play what each policy asked for on the bars in another order, all on the same ones, by the
+    rules that the configurations began with. Nothing is shuffled where there are too few bars to judge.
 
     Args:
       histories: of the study.
@@ -93,13 +88,11 @@ def controls_report(
                 for each in seeds
             ]
         )
-        for group in range(len(market.stretches))
+        for group in range(len(histories.stretches.ranges))
     ]
     year, env = histories.study.bars_per_year, market.env
-    steps, shuffled = [accounts.shape[1] for accounts in levels], None
-    if min(steps) >= 2 * BLOCK and sum(steps) >= FEWEST_BARS:
-        shuffled = controls.shuffled_accounts(
-            levels, market.stretches, env, bars_per_year=year, seed=seed, block=BLOCK
-        )
-    leak = controls.leak(market.whole, env, trials=trials, bars_per_year=year)
+    shuffled = None
+    if market.data.num_steps >= FEWEST_BARS:
+        shuffled = controls.shuffled_accounts(levels, market.data, env, bars_per_year=year, seed=seed)
+    leak = controls.leak(market.data, env, trials=trials, bars_per_year=year)
     return robustness.controls_report(shuffled, leak)

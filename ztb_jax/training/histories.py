@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ztb_jax.data.folds import Fold, Range
+from ztb_jax.errors import RunError
 from ztb_jax.evaluation import pooling
 from ztb_jax.runs import packing
 from ztb_jax.training.chunks import Finished
@@ -49,11 +50,20 @@ class Histories(NamedTuple):
     finished: Finished
 
     def account(self, config: int, path: int, group: int, *, seed: int, kind: str = "returns") -> np.ndarray:
-        """[T of the stretch] returns of one trial, played as one of `chunks.KINDS`."""
+        """[T of the stretch] of one trial: returns, played as one of `chunks.KINDS`, or `levels`.
+
+        Raises:
+          RunError: its chunk has none, for an older version made it.
+        """
         trial = self.study.trial(config, int(self.stretches.paths[path, group]), seed)
         start, stop = self.stretches.ranges[group]
-        returns = self.finished.arrays[trial][f"{kind}_{self.stretches.place[path, group]}"]
-        return returns[: stop - start - 1]
+        name = f"{kind}_{self.stretches.place[path, group]}"
+        if name not in self.finished.arrays[trial]:
+            raise RunError(
+                f"training {trial} was kept without {name}, by an older version: begin a new study, or "
+                "remove the chunks of this one and go on"
+            )
+        return self.finished.arrays[trial][name][: stop - start - 1]
 
     def along(
         self,

@@ -194,7 +194,7 @@ def _verdict(
     )
     if controls["shuffled"] is None:
         edge["evidence"]["missing"]["controls"] = (
-            f"a test of fewer than {2 * beside.BLOCK} bars has no two blocks to shuffle"
+            f"{len(played.strategy)} bars are too few to judge in any order"
         )
     if len(played.paths) > 1 and edge["label"] == "edge":
         edge |= {"label": "inconclusive", "bars_needed": None, "reasons": [HINDSIGHT, *edge["reasons"]]}
