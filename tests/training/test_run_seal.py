@@ -110,9 +110,9 @@ def test_real_changes_are_found(tmp_path, monkeypatch):
     assert differing() == {"config_hash"}
     (tmp_path / "trade-config.json").unlink()
     assert differing(dataclasses.replace(seal, config={"a": 1.0000001})) == {"config_hash"}
-    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    assert differing() == {"xla_flags"}
-    monkeypatch.delenv("XLA_FLAGS")
+    with monkeypatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+        assert differing() == {"xla_flags"}
     known = dict(run_seal._requirements(), numpy="0.0")
     monkeypatch.setattr(run_seal, "_requirements", lambda: known)
     assert differing() == {"requirements_hash"}
