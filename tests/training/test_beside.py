@@ -22,6 +22,7 @@ def histories():
         400, groups=GROUPS, held_out=HELD_OUT, first=0, embargo=1, purge=0, validation=0.2
     )
     cut = tuple(fold._replace(test=tuple((a, min(b + 1, 400)) for a, b in fold.test)) for fold in cut)
+    # A study without configurations, bars or features: only how its trials are numbered is asked here.
     study = Study((None,) * CONFIGS, cut, SEEDS, None, None, 252.0)  # pyright: ignore[reportArgumentType]
     arrays = [
         {f"levels_{place}": np.full(120, 100.0 * trial + place, np.float32) for place in range(HELD_OUT)}
@@ -38,7 +39,8 @@ def test_in_every_stretch_the_accounts_are_those_of_the_folds_that_test_it(histo
     )
     monkeypatch.setattr(controls, "leak", lambda *_, **rest: SimpleNamespace(_asdict=dict))
     chosen = np.array([0, 1, 1, 0, 1, 0])
-    market = beside.OutOfSample(SimpleNamespace(num_steps=399), None, np.zeros(400))  # pyright: ignore
+    # Nothing is played, so of the market only its length is asked.
+    market = beside.OutOfSample(SimpleNamespace(num_steps=399), None, np.zeros(400))  # pyright: ignore[reportArgumentType]
     told = beside.controls_report(histories, chosen, market, trials=3, seed=7)
     assert told == {"shuffled": None, "leak": {}}
     ((levels, rest),) = asked
